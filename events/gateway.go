@@ -1,0 +1,156 @@
+package events
+
+import "encoding/json"
+
+// Types that the gateway writes.
+const (
+	TypeAppCreated      Type = "dev.cdeventsx.towpath-app.created.0.1.0"
+	TypeChangeMerged    Type = "dev.cdevents.change.merged.0.3.0"
+	TypeCommandReceived Type = "dev.cdeventsx.towpath-command.received.0.1.0"
+	TypeCommandRefused  Type = "dev.cdeventsx.towpath-command.refused.0.1.0"
+	TypeReplayRequested Type = "dev.cdeventsx.towpath-replay.requested.0.1.0"
+	TypeSettingChanged  Type = "dev.cdeventsx.towpath-setting.changed.0.1.0"
+	TypeSecretChanged   Type = "dev.cdeventsx.towpath-secret.changed.0.1.0"
+	TypePolicyPublished Type = "dev.cdeventsx.towpath-policy.published.0.1.0"
+)
+
+// AppCreated is written once for each app, at its first push or by `towpath app add`. Its subject id
+// is the app. With a repository elsewhere and a poll interval, the gateway follows that branch.
+type AppCreated struct {
+	About
+	Repository string `json:"repository,omitempty"` // URL; empty: hosted by the gateway
+	Branch     string `json:"branch,omitempty"`     // tracked branch
+	Poll       int    `json:"poll,omitempty"`       // seconds between looks; 0: never
+	Actor      string `json:"actor"`
+}
+
+// RunStart is what the first event of a run pins. That event's subject has no run token: the run's
+// number is its place among the run starts of its app, and its key makes the same push, found twice,
+// one event.
+type RunStart struct {
+	App Slug `json:"app"`
+	// RepositoryURL is where build fetches from. Empty: the gateway hosts it; package source says where and
+	// with what build opens it.
+	RepositoryURL    string          `json:"repositoryUrl,omitempty"`
+	Ref              string          `json:"ref,omitempty"` // refs/heads/main
+	OldSHA           string          `json:"oldSha,omitempty"`
+	SHA              string          `json:"sha,omitempty"`
+	Predecessor      int             `json:"predecessor,omitempty"` // number of the run before it on the same repository and ref
+	Definition       json.RawMessage `json:"definition"`            // canonical towpath.yaml
+	DefinitionDigest string          `json:"definitionDigest"`
+	PolicyDigest     string          `json:"policyDigest"`
+	Actor            string          `json:"actor"`             // who pushed or submitted
+	Authors          []string        `json:"authors,omitempty"` // actors who wrote the commits
+	Rebuild          bool            `json:"rebuild,omitempty"` // build even where the same tree was built before
+}
+
+// ChangeMerged starts a run from source: a push to a tracked branch, a merge, or a submitted commit.
+// Its subject id is the commit. Build acts on it.
+type ChangeMerged struct {
+	About
+	Repository Reference `json:"repository"`
+	Run        RunStart  `json:"-"`
+}
+
+// Command is what a person or bot asked for. The verb says which of the other fields it uses.
+type Command struct {
+	Verb        string `json:"verb"` // approve, deny, promote, rollback, cancel, hold, resume
+	App         Slug   `json:"app,omitempty"`
+	Run         int    `json:"run,omitempty"`
+	Stage       string `json:"stage,omitempty"`
+	Environment Slug   `json:"environment,omitempty"`
+	Digest      string `json:"digest,omitempty"` // approve: the digest that was approved
+	Slot        int    `json:"slot,omitempty"`   // rollback: the slot whose version comes back
+	Actor       string `json:"actor"`
+	Channel     string `json:"channel"` // cli, http, chat, bus
+	Reason      string `json:"reason,omitempty"`
+}
+
+// The verbs of commands.
+const (
+	VerbApprove  = "approve"
+	VerbDeny     = "deny"
+	VerbPromote  = "promote"
+	VerbRollback = "rollback"
+	VerbCancel   = "cancel"
+	VerbHold     = "hold"
+	VerbResume   = "resume"
+)
+
+// CommandReceived records a command that was authorised. Its subject id is the command's id, so that
+// the same command sent again is the same event. The services that it concerns act on it.
+type CommandReceived struct {
+	About
+	Command
+}
+
+// CommandRefused records a command that was not authorised, or that made no sense. Nobody acts on it.
+type CommandRefused struct {
+	About
+	Command
+	Why string `json:"why"`
+}
+
+// ReplayRequested asks for a new attempt at a stage: attempt n+1, where n is the attempt that the
+// ledger held before it. From then on results of earlier attempts no longer count. The stage's worker
+// acts on it. Its subject id is the command's id.
+type ReplayRequested struct {
+	About
+	Stage       string `json:"stage"` // build, vet, promote, verify
+	Environment Slug   `json:"environment,omitempty"`
+	Original    string `json:"original,omitempty"` // id of the event that ended the attempt before
+	Actor       string `json:"actor"`
+	Reason      string `json:"reason,omitempty"`
+	Rebuild     bool   `json:"rebuild,omitempty"`
+}
+
+// SettingChanged says that a configuration key has a new version, or is gone. It never holds the value.
+// Its subject id is <env>/<app>/<key>. Promote looks again at what waits for it.
+type SettingChanged struct {
+	About
+	Key         string `json:"key"`
+	App         Slug   `json:"app"`
+	Environment Slug   `json:"environment"`
+	Version     uint64 `json:"version"`
+	Deleted     bool   `json:"deleted,omitempty"`
+	Actor       string `json:"actor"`
+}
+
+// SecretChanged is SettingChanged for a secret.
+type SecretChanged struct {
+	About
+	Key         string `json:"key"`
+	App         Slug   `json:"app"`
+	Environment Slug   `json:"environment"`
+	Version     uint64 `json:"version"`
+	Deleted     bool   `json:"deleted,omitempty"`
+	Actor       string `json:"actor"`
+}
+
+// PolicyPublished makes a version of the platform policy known. Runs pin it by digest, and workers
+// evaluate this text, not a file of their own. Its subject id is the digest.
+type PolicyPublished struct {
+	About
+	Digest string          `json:"digest"` // sha256:<hex> of Text
+	Text   json.RawMessage `json:"text"`   // canonical JSON
+	Actor  string          `json:"actor"`
+	Reason string          `json:"reason,omitempty"`
+}
+
+func (*AppCreated) Type() Type      { return TypeAppCreated }
+func (*AppCreated) custom() any     { return nil }
+func (*ChangeMerged) Type() Type    { return TypeChangeMerged }
+func (b *ChangeMerged) custom() any { return &b.Run }
+
+func (*CommandReceived) Type() Type  { return TypeCommandReceived }
+func (*CommandReceived) custom() any { return nil }
+func (*CommandRefused) Type() Type   { return TypeCommandRefused }
+func (*CommandRefused) custom() any  { return nil }
+func (*ReplayRequested) Type() Type  { return TypeReplayRequested }
+func (*ReplayRequested) custom() any { return nil }
+func (*SettingChanged) Type() Type   { return TypeSettingChanged }
+func (*SettingChanged) custom() any  { return nil }
+func (*SecretChanged) Type() Type    { return TypeSecretChanged }
+func (*SecretChanged) custom() any   { return nil }
+func (*PolicyPublished) Type() Type  { return TypePolicyPublished }
+func (*PolicyPublished) custom() any { return nil }

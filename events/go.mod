@@ -1,0 +1,3 @@
+module towpath.dev/events
+
+go 1.26.8

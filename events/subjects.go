@@ -1,0 +1,168 @@
+package events
+
+import (
+	"crypto/sha256"
+	"encoding/base32"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Names on the bus. Nothing else names a stream, a bucket or a consumer.
+const (
+	// StreamPrefix is followed by the epoch: EVENTS_1 holds event.1.>.
+	StreamPrefix = "EVENTS_"
+	// LiveSubjects is where the stream republishes what it stored, under live.<subject>.
+	LiveSubjects = "live.event.>"
+	// LogStream holds the output of builds and checks, with limits on size and age, under
+	// log.<service>.<app>.<run>.<env>.<stage>.<attempt>.
+	LogStream = "LOGS"
+	// TimerStream holds watch's scheduled wake-ups.
+	TimerStream = "TIMERS"
+
+	BucketActors    = "ACTORS"    // key: actor id
+	BucketConfig    = "CONFIG"    // settings of the embedded store
+	BucketSecrets   = "SECRETS"   // the same, encrypted
+	BucketDiscovery = "DISCOVERY" // key: <env>.<app>; where the edge sends requests
+
+	// DrainSubject is the edge's request to wait until an app's older instances are idle.
+	DrainSubject = "edge.drain"
+)
+
+// StreamName returns the name of the stream that holds an epoch.
+func StreamName(epoch int) string { return StreamPrefix + strconv.Itoa(epoch) }
+
+// Consumer is a durable consumer on the events stream: what wakes a service. AckWait and the number
+// of tries are configuration of the worker runtime.
+type Consumer struct {
+	Durable string
+	Service Writer
+	Wakes   []Type // the types that wake it, whoever wrote them
+}
+
+// Consumers are all durable consumers.
+var Consumers = []Consumer{
+	{"build", Build, []Type{TypeChangeMerged, TypeReplayRequested, TypeCommandReceived}},
+	{"vet", Vet, []Type{TypeArtifactPublished, TypeReplayRequested, TypeCommandReceived}},
+	{"promote", Promote, []Type{
+		TypeVetRunFinished, TypeTestSuiteRunFinished, TypeSettingChanged, TypeSecretChanged,
+		TypeCommandReceived, TypeReplayRequested,
+	}},
+	{"verify", Verify, []Type{TypeSlotDecided, TypeReplayRequested, TypeCommandReceived}},
+}
+
+// Filters returns the consumer's filter subjects in one epoch.
+func (c Consumer) Filters(epoch int) []string {
+	var f []string
+	for _, t := range c.Wakes {
+		f = append(f, fmt.Sprintf("event.%d.*.*.*.*.%s.%s.*.*", epoch, t.Subject(), t.Predicate()))
+	}
+	return f
+}
+
+// Limits of the events stream and the consumers.
+const (
+	MaxEventSize   = 256 << 10 // bytes, headers included
+	MaxAckPending  = 256
+	MaxPullExpiry  = 30 * time.Second // longer pulls get nothing across accounts
+	MaxBatch       = 256              // events in one batch read; larger ones block appends
+	SignatureName  = "Towpath-Signature"
+	MaxRunsDefined = 64 << 10 // bytes of a canonical definition
+)
+
+// at makes a subject whose tokens follow the type.
+func at(epoch int, w Writer, t Type, app Slug, run int, env Slug, key Slug, attempt int) Subject {
+	return Subject{
+		Epoch: epoch, Writer: w, App: app, Run: run, Env: env,
+		Subject: t.Subject(), Predicate: t.Predicate(), Key: key, Attempt: attempt,
+	}
+}
+
+// AppSubject is where app.created is stored: once for each app.
+func AppSubject(epoch int, app Slug) Subject {
+	return at(epoch, Gateway, TypeAppCreated, app, 0, "", "", 0)
+}
+
+// RunStartSubject is where a run's first event is stored. The key makes one change one run: repository
+// and ref, the number of the run before it there, and what is new (a commit, or a digest).
+func RunStartSubject(epoch int, t Type, app Slug, repository, ref string, predecessor int, what string) Subject {
+	key := Key(repository, ref, strconv.Itoa(predecessor), what)
+	return at(epoch, Gateway, t, app, 0, "", key, 0)
+}
+
+// CommandSubject is where a command (t is command.received, command.refused or replay.requested) is
+// stored; the same id sent again is the same event. App is empty for a command about everything.
+func CommandSubject(epoch int, t Type, app Slug, run int, env Slug, id string) Subject {
+	return at(epoch, Gateway, t, app, run, env, Key(id), 0)
+}
+
+// SettingSubject is where setting.changed or secret.changed is stored: once for each version of a key.
+func SettingSubject(epoch int, t Type, app, env Slug, key string, version uint64) Subject {
+	return at(epoch, Gateway, t, app, 0, env, Key(key, strconv.FormatUint(version, 10)), 0)
+}
+
+// PolicySubject is where policy.published is stored; serial counts the publications, so that an earlier
+// text can come back.
+func PolicySubject(epoch, serial int) Subject {
+	return at(epoch, Gateway, TypePolicyPublished, "", 0, "", "", serial)
+}
+
+// BuildSubject is where build stores events of a run's attempt. The key is for artifact.signed: the
+// kind of statement.
+func BuildSubject(epoch int, t Type, app Slug, run int, key Slug, attempt int) Subject {
+	return at(epoch, Build, t, app, run, "", key, attempt)
+}
+
+// VetSubject is where vet stores events of a run's attempt.
+func VetSubject(epoch int, t Type, app Slug, run int, key Slug, attempt int) Subject {
+	return at(epoch, Vet, t, app, run, "", key, attempt)
+}
+
+// PromoteSubject is where promote stores events of a run's attempt in an environment. The key tells
+// apart approvers and reasons for waiting.
+func PromoteSubject(epoch int, t Type, app Slug, run int, env, key Slug, attempt int) Subject {
+	return at(epoch, Promote, t, app, run, env, key, attempt)
+}
+
+// SlotSubject is where slot.taken, slot.decided and slot.closed are stored: once for each number of
+// an app's environment, whichever run it is for.
+func SlotSubject(epoch int, t Type, app, env Slug, slot int) Subject {
+	return at(epoch, Promote, t, app, 0, env, Slug(strconv.Itoa(slot)), 0)
+}
+
+// ServiceSubject is where service.deployed, upgraded, rolledback and removed are stored: once for each
+// slot.
+func ServiceSubject(epoch int, t Type, app Slug, run int, env Slug, slot int) Subject {
+	return at(epoch, Promote, t, app, run, env, Slug(strconv.Itoa(slot)), 0)
+}
+
+// VerifySubject is where verify stores events about a slot. Check is the check's place, from 1; 0
+// for the suite itself.
+func VerifySubject(epoch int, t Type, app Slug, run int, env Slug, slot, check, attempt int) Subject {
+	key := "slot-" + strconv.Itoa(slot)
+	if check > 0 {
+		key += "-check-" + strconv.Itoa(check)
+	}
+	return at(epoch, Verify, t, app, run, env, Slug(key), attempt)
+}
+
+// StageReplayedSubject is where the worker of a stage says that it took up a replay.
+func StageReplayedSubject(epoch int, w Writer, app Slug, run int, env Slug, stage string, attempt int) Subject {
+	return at(epoch, w, TypeStageReplayed, app, run, env, Slug(stage), attempt)
+}
+
+// StuckSubject is where stage.stuck is stored: once for each attempt at a stage.
+func StuckSubject(epoch int, app Slug, run int, env Slug, stage string, attempt int) Subject {
+	return at(epoch, Watch, TypeStageStuck, app, run, env, Slug(stage), attempt)
+}
+
+// Key returns a slug made of a hash of its parts, for texts that are no slugs themselves.
+func Key(parts ...string) Slug {
+	h := sha256.New()
+	for _, p := range parts {
+		fmt.Fprintf(h, "%d:%s,", len(p), p)
+	}
+	sum := base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(h.Sum(nil)[:20])
+	return Slug(strings.ToLower(sum))
+}
