@@ -1,0 +1,78 @@
+package identity
+
+import (
+	"crypto/ed25519"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/secure-systems-lab/go-securesystemslib/dsse"
+
+	"towpath.dev/events"
+)
+
+// SignatureHeader is the message header that carries an event's signature: "<key id> <base64>".
+const SignatureHeader = events.SignatureName
+
+// PayloadType is the DSSE payload type of an event: its subject, a line feed, its body.
+const PayloadType = "application/vnd.towpath.event.v1+json"
+
+// ErrSignature is wrapped when a signature is missing, malformed, of an unknown key, or wrong.
+var ErrSignature = errors.New("signature not accepted")
+
+// Signer signs as one identity. It is safe for concurrent use.
+type Signer struct {
+	// ID is the identity, which for a service is its writer token.
+	ID    string
+	keyID string
+	key   ed25519.PrivateKey
+}
+
+// LoadSigner reads the signing key of an identity from a keys folder.
+func LoadSigner(dir, id string) (*Signer, error) {
+	key, err := loadSigningKey(dir, id)
+	if err != nil {
+		return nil, err
+	}
+	return &Signer{ID: id, keyID: keyID(key.Public().(ed25519.PublicKey)), key: key}, nil
+}
+
+// Sign returns the value of SignatureHeader for a body that is stored under subject (DSSE 1.0, PAE).
+func (s *Signer) Sign(subject string, body []byte) string {
+	return s.keyID + " " + base64.StdEncoding.EncodeToString(ed25519.Sign(s.key, signedBytes(subject, body)))
+}
+
+// SignPayload signs any DSSE payload, such as an in-toto statement, and returns the envelope.
+func (s *Signer) SignPayload(payloadType string, payload []byte) dsse.Envelope {
+	sig := ed25519.Sign(s.key, dsse.PAE(payloadType, payload))
+	return dsse.Envelope{
+		PayloadType: payloadType,
+		Payload:     base64.StdEncoding.EncodeToString(payload),
+		Signatures:  []dsse.Signature{{KeyID: s.keyID, Sig: base64.StdEncoding.EncodeToString(sig)}},
+	}
+}
+
+func signedBytes(subject string, body []byte) []byte {
+	payload := make([]byte, 0, len(subject)+1+len(body))
+	payload = append(payload, subject...)
+	payload = append(payload, '\n')
+	payload = append(payload, body...)
+	return dsse.PAE(PayloadType, payload)
+}
+
+// splitSignature reads "<key id> <base64>".
+func splitSignature(header string) (id string, sig []byte, err error) {
+	id, text, ok := strings.Cut(header, " ")
+	if !ok || len(header) > 256 {
+		return "", nil, fmt.Errorf("%w: want \"<key id> <base64>\"", ErrSignature)
+	}
+	sig, err = base64.StdEncoding.Strict().DecodeString(text)
+	if err != nil {
+		return "", nil, fmt.Errorf("%w: %v", ErrSignature, err)
+	}
+	if len(sig) != ed25519.SignatureSize {
+		return "", nil, fmt.Errorf("%w: it has %d bytes, not %d", ErrSignature, len(sig), ed25519.SignatureSize)
+	}
+	return id, sig, nil
+}

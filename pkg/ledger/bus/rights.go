@@ -1,0 +1,129 @@
+package bus
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"towpath.dev/events"
+)
+
+// owner is the account that has the streams: the door's and the operator's.
+const owner = "BUS"
+
+// Names under which other accounts reach the JetStream API; under its own name the server answers them
+// with error 10039.
+const (
+	ownAPI    = "$JS.API."
+	importAPI = "bus.API."
+)
+
+// grant is one subject of the owner that one account may use.
+type grant struct {
+	account string
+	subject string // in the owner's account
+	local   string // in the importing account; empty: the same
+	stream  bool   // the account listens; otherwise it sends requests
+	many    bool   // one request has many answers
+}
+
+// account returns the name of a service's account.
+func account(service events.Writer) string { return strings.ToUpper(string(service)) }
+
+// accounts are the services with an account of their own.
+var accounts = []events.Writer{
+	events.Gateway, events.Build, events.Vet, events.Promote, events.Verify, events.Watch, events.Edge,
+}
+
+// bucketRights says who may read and who may write each bucket. Whoever may write may read.
+var bucketRights = map[string]struct{ read, write []events.Writer }{
+	events.BucketActors:    {write: []events.Writer{events.Gateway}},
+	events.BucketConfig:    {write: []events.Writer{events.Gateway}, read: []events.Writer{events.Promote}},
+	events.BucketSecrets:   {write: []events.Writer{events.Gateway}, read: []events.Writer{events.Promote}},
+	events.BucketDiscovery: {write: []events.Writer{events.Promote}, read: []events.Writer{events.Edge, events.Gateway, events.Verify, events.Watch}},
+}
+
+// grants returns everything that one service's account may do on the bus, in a fixed order. What is not
+// here reaches nobody.
+func grants(service events.Writer, epoch int) []grant {
+	stream := events.StreamName(epoch)
+	g := []grant{
+		{subject: ownAPI + "DIRECT.GET." + stream, many: true},
+		{subject: events.LiveSubjects, stream: true},
+	}
+	if slices.Contains(events.Writers, service) {
+		g = append(g,
+			grant{subject: "append." + string(service) + ".>"},
+			grant{subject: "log." + string(service) + ".>"})
+	}
+	for _, c := range events.Consumers {
+		if c.Service == service {
+			g = append(g, consume(stream, c.Durable)...)
+		}
+	}
+	for _, name := range []string{events.BucketActors, events.BucketConfig, events.BucketDiscovery, events.BucketSecrets} {
+		g = append(g, bucketGrants(service, name)...)
+	}
+	switch service {
+	case events.Gateway:
+		g = append(g,
+			grant{subject: ownAPI + "DIRECT.GET." + events.LogStream, many: true},
+			grant{subject: "live.log.>", stream: true})
+	case events.Watch:
+		g = append(g, consume(events.TimerStream, "timers")...)
+		g = append(g,
+			grant{subject: "timer.set.>"},
+			grant{subject: "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>", stream: true})
+	}
+	for i := range g {
+		g[i].account = account(service)
+		if rest, ok := strings.CutPrefix(g[i].subject, ownAPI); ok {
+			g[i].local = importAPI + rest
+		}
+	}
+	return g
+}
+
+// consume returns what a worker needs of its durable consumer: pull, look at it, settle.
+func consume(stream, durable string) []grant {
+	return []grant{
+		{subject: fmt.Sprintf("%sCONSUMER.MSG.NEXT.%s.%s", ownAPI, stream, durable), many: true},
+		{subject: fmt.Sprintf("%sCONSUMER.INFO.%s.%s", ownAPI, stream, durable)},
+		{subject: fmt.Sprintf("$JS.ACK.%s.%s.>", stream, durable)},
+	}
+}
+
+func bucketGrants(service events.Writer, name string) []grant {
+	rights := bucketRights[name]
+	writes := slices.Contains(rights.write, service)
+	if !writes && !slices.Contains(rights.read, service) {
+		return nil
+	}
+	g := []grant{
+		{subject: ownAPI + "DIRECT.GET.KV_" + name, many: true},
+		{subject: "live.kv." + name + ".>", stream: true},
+	}
+	if writes {
+		g = append(g, grant{subject: "$KV." + name + ".>"})
+	}
+	return g
+}
+
+// ownerRights are the permissions of the two users in the owner's account.
+func ownerRights(service events.Writer, epoch int) (publish, subscribe []string) {
+	if service == events.Ledger {
+		return []string{
+				fmt.Sprintf("event.%d.>", epoch),
+				"append.ledger.>",
+				ownAPI + "DIRECT.GET." + events.StreamName(epoch),
+				"log.ledger.>",
+			}, []string{
+				"append.>", "_INBOX.>", events.LiveSubjects,
+			}
+	}
+	return []string{
+		ownAPI + "INFO",
+		ownAPI + "STREAM.CREATE.*", ownAPI + "STREAM.UPDATE.*", ownAPI + "STREAM.INFO.*", ownAPI + "STREAM.NAMES",
+		ownAPI + "CONSUMER.CREATE.>", ownAPI + "CONSUMER.DURABLE.CREATE.>", ownAPI + "CONSUMER.INFO.>",
+	}, []string{"_INBOX.>"}
+}

@@ -1,0 +1,116 @@
+package bus
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// Server is a nats-server in this process. It serves as nats.InProcessConnProvider.
+type Server struct{ server *server.Server }
+
+// startTimeout bounds the recovery of the streams from disk.
+const startTimeout = 2 * time.Minute
+
+// Start runs a server in this process and returns once it takes connections. Its configuration is the
+// text that WriteConfig writes, kept as nats.conf beside the streams.
+func Start(cfg Config) (*Server, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	var text bytes.Buffer
+	if err := WriteConfig(&text, cfg); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(cfg.StoreDir, 0o700); err != nil {
+		return nil, fmt.Errorf("starting the bus: %w", err)
+	}
+	path := filepath.Join(cfg.StoreDir, "nats.conf")
+	if err := os.WriteFile(path, text.Bytes(), 0o600); err != nil {
+		return nil, fmt.Errorf("starting the bus: %w", err)
+	}
+	options, err := server.ProcessConfigFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("starting the bus with %s: %w", path, err)
+	}
+	options.NoSigs = true
+	options.DontListen = cfg.Listen == ""
+	if _, port, _ := net.SplitHostPort(cfg.Listen); port == "0" {
+		options.Port = server.RANDOM_PORT
+	}
+	s, err := server.NewServer(options)
+	if err != nil {
+		return nil, fmt.Errorf("starting the bus: %w", err)
+	}
+	log := &serverLog{logger: cfg.Logger}
+	s.SetLoggerV2(log, false, false, false)
+	s.Start()
+	why := log.fatal()
+	if why == "" && !s.ReadyForConnections(startTimeout) {
+		why = fmt.Sprintf("it took no connections within %s", startTimeout)
+	}
+	if why != "" {
+		s.Shutdown()
+		return nil, fmt.Errorf("starting the bus on %q with its streams in %s: %s", cfg.Listen, cfg.StoreDir, why)
+	}
+	return &Server{s}, nil
+}
+
+// InProcessConn implements nats.InProcessConnProvider.
+func (s *Server) InProcessConn() (net.Conn, error) { return s.server.InProcessConn() }
+
+// URL returns the address for clients, or "" without a listener.
+func (s *Server) URL() string {
+	if s.server.Addr() == nil {
+		return ""
+	}
+	return "nats://" + s.server.Addr().String()
+}
+
+// Shutdown closes all connections and returns once the streams are on disk.
+func (s *Server) Shutdown() {
+	s.server.Shutdown()
+	s.server.WaitForShutdown()
+}
+
+// serverLog hands the server's lines to slog, and keeps why it could not start. What the server calls a
+// notice is of interest only in detail.
+type serverLog struct {
+	logger *slog.Logger
+	mu     sync.Mutex
+	why    string
+}
+
+func (l *serverLog) Noticef(format string, v ...any) {
+	l.logger.Debug("bus: " + fmt.Sprintf(format, v...))
+}
+func (l *serverLog) Warnf(format string, v ...any) {
+	l.logger.Warn("bus: " + fmt.Sprintf(format, v...))
+}
+func (l *serverLog) Errorf(format string, v ...any) {
+	l.logger.Error("bus: " + fmt.Sprintf(format, v...))
+}
+func (l *serverLog) Debugf(string, ...any) {}
+func (l *serverLog) Tracef(string, ...any) {}
+
+// Fatalf is the server's way to say that it gives up.
+func (l *serverLog) Fatalf(format string, v ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.why == "" {
+		l.why = fmt.Sprintf(format, v...)
+	}
+}
+
+func (l *serverLog) fatal() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.why
+}

@@ -1,0 +1,15 @@
+package ledger_test
+
+import (
+	"testing"
+
+	"towpath.dev/pkg/ledger/ledgertest"
+)
+
+func TestConformance(t *testing.T) {
+	ledgertest.Conformance(t, ledgertest.Start(t))
+}
+
+func TestConformanceOfASeparateServer(t *testing.T) {
+	ledgertest.Conformance(t, ledgertest.Start(t, ledgertest.Separate()))
+}

@@ -1,0 +1,29 @@
+package ledger
+
+import (
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Delivery is a message that a durable consumer delivered: which stored event, and for which time.
+type Delivery struct {
+	Record
+	Delivered int // 1 for the first delivery
+}
+
+// Delivered verifies and decodes a message of a durable consumer on the events stream. The error wraps
+// ErrSetAside for one that is no event this build can trust and read, and then Seq and Delivered are
+// set all the same.
+func (c *Client) Delivered(m *nats.Msg) (Delivery, error) {
+	meta, err := m.Metadata()
+	if err != nil {
+		return Delivery{}, fmt.Errorf("message on %s %w: no delivery of a consumer: %w", m.Subject, ErrSetAside, err)
+	}
+	r, err := c.record(stored{
+		seq: meta.Sequence.Stream, time: meta.Timestamp, stream: meta.Stream,
+		subject: m.Subject, header: m.Header, body: m.Data,
+	})
+	r.Seq = meta.Sequence.Stream
+	return Delivery{Record: r, Delivered: int(meta.NumDelivered)}, err
+}

@@ -1,0 +1,431 @@
+package fold
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"towpath.dev/events"
+	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/pipeline"
+)
+
+// App is one app: its runs and the slots of its environments.
+type App struct {
+	Name       events.Slug
+	Repository string // URL; empty: hosted by the gateway
+	Branch     string
+	Poll       time.Duration // 0: not polled
+	Created    time.Time     // zero where only its runs are known
+	Hold       *Hold         // of the app, or of everything
+	Runs       []*Run        // run n is at n-1
+	Envs       map[events.Slug]*Env
+	Seq        uint64 // the last event that changed the app
+}
+
+// Run returns run n, or nil.
+func (a *App) Run(n int) *Run {
+	if n < 1 || n > len(a.Runs) {
+		return nil
+	}
+	return a.Runs[n-1]
+}
+
+// Env returns the app's slots in an environment; never nil.
+func (a *App) Env(name events.Slug) *Env {
+	if e := a.Envs[name]; e != nil {
+		return e
+	}
+	return &Env{Name: name}
+}
+
+// Latest returns the newest run of a repository and ref, or nil.
+func (a *App) Latest(repository, ref string) *Run {
+	for _, r := range slices.Backward(a.Runs) {
+		if r.Start.RepositoryURL == repository && r.Start.Ref == ref {
+			return r
+		}
+	}
+	return nil
+}
+
+// Env is the dense sequence of slots of one app's environment.
+type Env struct {
+	Name  events.Slug
+	Slots []*Slot // slot n is at n-1
+	// Rollbacks are commands that ask for an earlier version and have no slot yet, oldest first.
+	Rollbacks []Command
+}
+
+// Command is a command as it was received.
+type Command struct {
+	ID  string
+	Seq uint64
+	At  time.Time
+	events.Command
+}
+
+// Slot is one version's claim on an environment.
+//
+//	taken ──> decided live ──> closed verified | rejected | superseded
+//	   └────> decided abandoned
+//
+// The next slot may be taken once this one is abandoned or closed.
+type Slot struct {
+	N int
+	events.SlotTaken
+	TakenSeq  uint64
+	TakenAt   time.Time
+	Decision  events.Decision // "" until decided
+	DecidedAt time.Time
+	DecidedID string          // context.id of slot.decided
+	Why       string          // of the decision or the closing
+	Outcome   events.Outcome  // of an abandoned slot: how its promotion ended
+	Trouble   *events.Trouble // of an abandoned slot
+	Instances []events.Instance
+	Closing   events.Closing // "" until closed
+	ClosedAt  time.Time
+	// Deployed says that service.deployed, upgraded or rolledback was written for it.
+	Deployed bool
+	// Trial is the last verification of the slot that ended; nil: none.
+	Trial *Trial
+	// TrialAttempt is the attempt of verify that counts for this slot; results of others are fenced.
+	TrialAttempt int
+}
+
+// Trial is how a slot's verification ended.
+type Trial struct {
+	Attempt int
+	Outcome events.Outcome
+	Reason  string
+	Trouble *events.Trouble
+	EventID string
+}
+
+// Open reports whether the slot keeps the next from being taken.
+func (s *Slot) Open() bool {
+	return s.Decision == "" || s.Decision == events.Live && s.Closing == ""
+}
+
+// Last returns the newest slot, or nil.
+func (e *Env) Last() *Slot {
+	if len(e.Slots) == 0 {
+		return nil
+	}
+	return e.Slots[len(e.Slots)-1]
+}
+
+// Slot returns slot n, or nil.
+func (e *Env) Slot(n int) *Slot {
+	if n < 1 || n > len(e.Slots) {
+		return nil
+	}
+	return e.Slots[n-1]
+}
+
+// Live returns the greatest live slot, which is what gets traffic, or nil. A live slot of kind remove
+// means that nothing runs.
+func (e *Env) Live() *Slot {
+	for _, s := range slices.Backward(e.Slots) {
+		if s.Decision == events.Live {
+			return s
+		}
+	}
+	return nil
+}
+
+// Good returns the newest slot below n that was verified and holds a version, or nil: what comes back
+// when slot n is rejected. A slot that itself brought a version back stands for that version.
+func (e *Env) Good(n int) *Slot {
+	for _, s := range slices.Backward(e.Slots) {
+		if s.N < n && s.Closing == events.Verified {
+			if s.Kind == events.KindRemove {
+				return nil
+			}
+			return s
+		}
+	}
+	return nil
+}
+
+// ErrSlotOrder is wrapped for an event about a slot that cannot come there: promote never writes one.
+var ErrSlotOrder = errors.New("slot out of order")
+
+// apply changes a, which is a copy that nobody else has seen, but shares runs and slots with its
+// original: those are copied before they change. It reports whether anything changed. define reads the
+// definition that a run pins.
+func (a *App) apply(r ledger.Record, define func(events.RunStart) (pipeline.Definition, error)) (bool, error) {
+	switch b := r.Event.Body.(type) {
+	case *events.AppCreated:
+		a.Repository, a.Branch, a.Created = b.Repository, b.Branch, r.Event.Time
+		a.Poll = time.Duration(b.Poll) * time.Second
+		return true, nil
+	case *events.ChangeMerged:
+		return true, a.startRun(r, b.Run, nil, "", define)
+	case *events.ArtifactPublished:
+		if b.Published.Run != nil {
+			return true, a.startRun(r, *b.Published.Run, &b.Published.Artifact, b.ID, define)
+		}
+	case *events.SlotTaken:
+		return true, a.takeSlot(r, b)
+	case *events.SlotDecided:
+		return true, a.decideSlot(r, b)
+	case *events.SlotClosed:
+		return true, a.closeSlot(r, b)
+	case *events.CommandReceived:
+		return true, a.command(r, b)
+	case *events.SettingChanged, *events.SecretChanged:
+		return true, nil
+	case *events.TestSuiteRunFinished:
+		a.finishTrial(r, b)
+	case *events.ServiceDeployed, *events.ServiceUpgraded, *events.ServiceRolledback, *events.ServiceRemoved:
+		return a.markDeployed(r), nil
+	}
+	if r.Subject.Run == 0 {
+		return false, nil
+	}
+	run := a.Run(r.Subject.Run)
+	if run == nil {
+		return false, fmt.Errorf("run %d is unknown", r.Subject.Run)
+	}
+	next := run.clone()
+	if b, ok := r.Event.Body.(*events.ReplayRequested); ok {
+		ended := a.slotEnded(run, b.Environment)
+		next.replay(r, b, ended)
+		if b.Stage == StageVerify && !ended {
+			a.renewTrial(next.Env(b.Environment))
+		}
+	} else {
+		next.apply(r)
+	}
+	next.Seq = r.Seq
+	a.setRun(next)
+	return true, nil
+}
+
+// slotEnded reports whether the slot that the run took in an environment, if any, can no longer be
+// verified: it was abandoned or closed.
+func (a *App) slotEnded(run *Run, env events.Slug) bool {
+	e := run.Env(env)
+	if e == nil || e.Slot == 0 {
+		return true
+	}
+	s := a.Env(env).Slot(e.Slot)
+	return s == nil || !s.Open()
+}
+
+// StatusOf is what a run is doing, a hold included.
+func (a *App) StatusOf(r *Run) Status {
+	status := r.Status()
+	if a.Hold != nil && !status.Ended() && status != Running {
+		return Waiting
+	}
+	return status
+}
+
+func (a *App) setRun(r *Run) {
+	a.Runs = slices.Clone(a.Runs)
+	a.Runs[r.N-1] = r
+}
+
+func (a *App) setSlot(env events.Slug, s *Slot) *Env {
+	e := *a.Env(env)
+	e.Name = env
+	e.Slots = slices.Clone(e.Slots)
+	if s.N == len(e.Slots)+1 {
+		e.Slots = append(e.Slots, s)
+	} else {
+		e.Slots[s.N-1] = s
+	}
+	a.Envs = maps.Clone(a.Envs)
+	a.Envs[env] = &e
+	return &e
+}
+
+func (a *App) startRun(
+	r ledger.Record, start events.RunStart, artifact *events.Artifact, artifactID string,
+	define func(events.RunStart) (pipeline.Definition, error),
+) error {
+	d, err := define(start)
+	if err != nil {
+		return err
+	}
+	run := newRun(a.Name, len(a.Runs)+1, start, d)
+	run.ChainID, run.StartEvent, run.Created, run.Seq = r.Event.ChainID, r.Event.ID, r.Event.Time, r.Seq
+	if artifact != nil {
+		run.Image = true
+		run.Artifact, run.ArtifactID = artifact, artifactID
+		run.Build.Status = Skipped
+	}
+	a.Runs = append(slices.Clone(a.Runs), run)
+	return nil
+}
+
+func (a *App) takeSlot(r ledger.Record, b *events.SlotTaken) error {
+	e := a.Env(b.Environment)
+	if last := e.Last(); b.Slot != len(e.Slots)+1 || last != nil && last.Open() {
+		return fmt.Errorf("taking slot %d of %s after %d: %w", b.Slot, b.Environment, len(e.Slots), ErrSlotOrder)
+	}
+	s := &Slot{N: b.Slot, SlotTaken: *b, TakenSeq: r.Seq, TakenAt: r.Event.Time, TrialAttempt: 1}
+	next := a.setSlot(b.Environment, s)
+	next.Rollbacks = slices.DeleteFunc(slices.Clone(next.Rollbacks), func(c Command) bool { return c.ID == b.Command })
+	if run := a.Run(b.Run); run != nil && b.Kind == events.KindDeploy {
+		run = run.clone()
+		run.Seq = r.Seq
+		if env := run.Env(b.Environment); env != nil && env.Promote.Attempt == b.Attempt {
+			env.Slot, env.Waiting = b.Slot, nil
+			s.TrialAttempt = env.Verify.Attempt
+			env.Promote.begin(r)
+		}
+		a.setRun(run)
+	}
+	return nil
+}
+
+func (a *App) decideSlot(r ledger.Record, b *events.SlotDecided) error {
+	old := a.Env(b.Environment).Slot(b.Slot)
+	if old == nil || old.Decision != "" {
+		return fmt.Errorf("deciding slot %d of %s: %w", b.Slot, b.Environment, ErrSlotOrder)
+	}
+	s := *old
+	s.Decision, s.DecidedAt, s.DecidedID = b.Decision, r.Event.Time, r.Event.ID
+	s.Why, s.Instances, s.Outcome, s.Trouble = b.Why, b.Instances, b.Outcome, b.Trouble
+	a.setSlot(b.Environment, &s)
+	if s.Kind != events.KindDeploy {
+		return nil
+	}
+	if env, run := a.envRun(&s, r.Seq); env != nil && b.Decision == events.Live {
+		env.Promote.end(r, Done, events.Success, nil)
+		a.setRun(run)
+	}
+	if b.Decision == events.Live {
+		a.supersedeOlder(&s, r.Seq)
+	}
+	return nil
+}
+
+// supersedeOlder ends older runs that have not reached the environment where the slot is now live.
+func (a *App) supersedeOlder(s *Slot, seq uint64) {
+	newer := a.Run(s.Run)
+	if newer == nil || newer.Definition.OnNewer == pipeline.Queue {
+		return
+	}
+	for _, run := range a.Runs[:s.Run-1] {
+		env := run.Env(s.Environment)
+		status := run.Status()
+		if env == nil || env.Verified || status.Ended() && status != Stuck {
+			continue
+		}
+		run = run.clone()
+		run.SupersededBy, run.Seq = s.Run, seq
+		a.setRun(run)
+	}
+}
+
+func (a *App) closeSlot(r ledger.Record, b *events.SlotClosed) error {
+	old := a.Env(b.Environment).Slot(b.Slot)
+	if old == nil || old.Decision != events.Live || old.Closing != "" {
+		return fmt.Errorf("closing slot %d of %s: %w", b.Slot, b.Environment, ErrSlotOrder)
+	}
+	s := *old
+	s.Closing, s.ClosedAt = b.Closing, r.Event.Time
+	if b.Why != "" {
+		s.Why = b.Why
+	}
+	a.setSlot(b.Environment, &s)
+	if s.Kind != events.KindDeploy {
+		return nil
+	}
+	env, run := a.envRun(&s, r.Seq)
+	if env == nil {
+		return nil
+	}
+	switch b.Closing {
+	case events.Verified:
+		env.Verified, env.VerifiedDigest = true, s.Digest
+	case events.Superseded:
+		env.Verify.end(r, CancelledRun, events.Cancel, &events.Trouble{What: "verifying in " + string(env.Name), Why: b.Why})
+	}
+	a.setRun(run)
+	return nil
+}
+
+// envRun returns a copy of the run that holds the slot, and its environment, if the slot is the one
+// that the run's present attempt took.
+func (a *App) envRun(s *Slot, seq uint64) (*RunEnv, *Run) {
+	run := a.Run(s.Run)
+	if run == nil {
+		return nil, nil
+	}
+	run = run.clone()
+	run.Seq = seq
+	env := run.Env(s.Environment)
+	if env == nil || env.Slot != s.N || env.Promote.Attempt != s.Attempt {
+		return nil, nil
+	}
+	return env, run
+}
+
+// finishTrial keeps a verification's result with its slot.
+func (a *App) finishTrial(r ledger.Record, b *events.TestSuiteRunFinished) {
+	old := a.Env(r.Subject.Env).Slot(b.Trial.Slot)
+	if old == nil || b.Trial.Attempt != old.TrialAttempt || old.Trial != nil {
+		return
+	}
+	s := *old
+	s.Trial = &Trial{
+		Attempt: b.Trial.Attempt, Outcome: b.Outcome, Reason: b.Reason,
+		Trouble: b.Trial.Trouble, EventID: r.Event.ID,
+	}
+	a.setSlot(r.Subject.Env, &s)
+}
+
+// renewTrial lets the next attempt of verify count for the slot, which is open.
+func (a *App) renewTrial(e *RunEnv) {
+	s := *a.Env(e.Name).Slot(e.Slot)
+	s.Trial, s.TrialAttempt = nil, e.Verify.Attempt
+	a.setSlot(e.Name, &s)
+}
+
+func (a *App) markDeployed(r ledger.Record) bool {
+	for _, old := range a.Env(r.Subject.Env).Slots {
+		if events.Slug(fmt.Sprint(old.N)) == r.Subject.Key && !old.Deployed {
+			s := *old
+			s.Deployed = true
+			a.setSlot(r.Subject.Env, &s)
+			return true
+		}
+	}
+	return false
+}
+
+// command applies a command that names the app.
+func (a *App) command(r ledger.Record, b *events.CommandReceived) error {
+	c := Command{ID: b.ID, Seq: r.Seq, At: r.Event.Time, Command: b.Command}
+	switch b.Verb {
+	case events.VerbHold:
+		a.Hold = &Hold{Actor: b.Actor, Reason: b.Reason, Since: r.Event.Time}
+		return nil
+	case events.VerbResume:
+		a.Hold = nil
+		return nil
+	case events.VerbRollback:
+		e := *a.Env(b.Environment)
+		e.Name = b.Environment
+		e.Rollbacks = append(slices.Clone(e.Rollbacks), c)
+		a.Envs = maps.Clone(a.Envs)
+		a.Envs[b.Environment] = &e
+		return nil
+	}
+	run := a.Run(b.Run)
+	if run == nil {
+		return fmt.Errorf("command %s: run %d is unknown", b.Verb, b.Run)
+	}
+	run = run.clone()
+	run.Seq = r.Seq
+	run.command(c)
+	a.setRun(run)
+	return nil
+}

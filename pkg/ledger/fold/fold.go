@@ -1,0 +1,257 @@
+// Package fold keeps the state that the ledger's events amount to: apps, their runs and stages, and the
+// slots of their environments. It is a pure function of the events in order: the same events give the
+// same state, an event applied twice changes nothing, and events of a fenced attempt are passed over.
+//
+// What it returns is immutable: a reader may keep an *App for as long as it likes, and Apply never
+// changes one that it gave out.
+package fold
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"towpath.dev/events"
+	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/pipeline"
+)
+
+// Fold is the state after the events that were applied. It is safe for concurrent use.
+type Fold struct {
+	mu       sync.Mutex
+	seq      uint64
+	ledgerID string
+	apps     map[events.Slug]*App
+	hold     *Hold
+	policies map[string]json.RawMessage
+	policy   PolicyVersion
+	// definitions are those that were read, by digest: most runs of an app pin the same one.
+	definitions map[string]pipeline.Definition
+	changed     chan struct{} // closed and replaced at every change
+}
+
+// PolicyVersion names the newest platform policy that was published.
+type PolicyVersion struct {
+	Serial int // 0: none yet
+	Digest string
+}
+
+// Hold stops new stages from beginning.
+type Hold struct {
+	All    bool // of every app
+	Actor  string
+	Reason string
+	Since  time.Time
+}
+
+// New returns the state of an empty ledger.
+func New() *Fold {
+	return &Fold{
+		apps:     map[events.Slug]*App{},
+		policies: map[string]json.RawMessage{},
+
+		definitions: map[string]pipeline.Definition{},
+		changed:     make(chan struct{}),
+	}
+}
+
+// Apply folds one event in. Records must come in the order of their sequences; one that was applied
+// already is passed over. An error means that the event contradicts the contract; the state then moves
+// past it all the same.
+func (f *Fold) Apply(r ledger.Record) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if r.Seq <= f.seq {
+		return nil
+	}
+	if f.ledgerID == "" {
+		f.ledgerID = r.ID()
+	}
+	err := f.apply(r)
+	f.advance(r.Seq)
+	return err
+}
+
+// Skip moves past a sequence whose event was set aside, so that nobody waits for it.
+func (f *Fold) Skip(seq uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if seq > f.seq {
+		f.advance(seq)
+	}
+}
+
+func (f *Fold) advance(seq uint64) {
+	f.seq = seq
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// Seq is the sequence of the last event that was applied.
+func (f *Fold) Seq() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.seq
+}
+
+// LedgerID is the id of the ledger's first event; empty before it.
+func (f *Fold) LedgerID() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.ledgerID
+}
+
+// Wait returns when the event with this sequence has been applied, or with the context's error.
+func (f *Fold) Wait(ctx context.Context, seq uint64) error {
+	return f.until(ctx, func() bool { return f.seq >= seq })
+}
+
+// WaitApp returns the app once an event later than after has changed it, or with the context's error.
+func (f *Fold) WaitApp(ctx context.Context, name events.Slug, after uint64) (*App, error) {
+	var a *App
+	err := f.until(ctx, func() bool {
+		a = f.view(name)
+		return a != nil && a.Seq > after
+	})
+	return a, err
+}
+
+func (f *Fold) until(ctx context.Context, done func() bool) error {
+	for {
+		f.mu.Lock()
+		ok, changed := done(), f.changed
+		f.mu.Unlock()
+		if ok {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for the ledger: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// App returns an app, or nil if there is none of that name.
+func (f *Fold) App(name events.Slug) *App {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.view(name)
+}
+
+// Apps returns all apps, sorted by name.
+func (f *Fold) Apps() []*App {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var all []*App
+	for _, name := range slices.Sorted(maps.Keys(f.apps)) {
+		all = append(all, f.view(name))
+	}
+	return all
+}
+
+// view adds what holds for every app.
+func (f *Fold) view(name events.Slug) *App {
+	a := f.apps[name]
+	if a == nil || f.hold == nil || a.Hold != nil {
+		return a
+	}
+	held := *a
+	held.Hold = f.hold
+	return &held
+}
+
+// Held returns the hold on everything, or nil.
+func (f *Fold) Held() *Hold {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.hold
+}
+
+// Policy returns the text of a published policy, or nil.
+func (f *Fold) Policy(digest string) json.RawMessage {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.policies[digest]
+}
+
+// CurrentPolicy names the newest published policy.
+func (f *Fold) CurrentPolicy() PolicyVersion {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.policy
+}
+
+// apply decides by the event's type whose state changes.
+func (f *Fold) apply(r ledger.Record) error {
+	switch b := r.Event.Body.(type) {
+	case *events.PolicyPublished:
+		f.policies[b.Digest] = b.Text
+		f.policy = PolicyVersion{Serial: r.Subject.Attempt, Digest: b.Digest}
+		return nil
+	case *events.CommandReceived:
+		if r.Subject.App == "" {
+			return f.applyGlobal(r, b)
+		}
+	}
+	if r.Subject.App == "" {
+		return nil
+	}
+	return f.applyToApp(r)
+}
+
+func (f *Fold) applyGlobal(r ledger.Record, b *events.CommandReceived) error {
+	switch b.Verb {
+	case events.VerbHold:
+		f.hold = &Hold{All: true, Actor: b.Actor, Reason: b.Reason, Since: r.Event.Time}
+	case events.VerbResume:
+		f.hold = nil
+	default:
+		return fmt.Errorf("event %d: command %s names no app", r.Seq, b.Verb)
+	}
+	for name, a := range f.apps {
+		next := *a
+		next.Seq = r.Seq
+		f.apps[name] = &next
+	}
+	return nil
+}
+
+// applyToApp copies the app, changes the copy and puts it in place.
+func (f *Fold) applyToApp(r ledger.Record) error {
+	name := r.Subject.App
+	next := &App{Name: name, Envs: map[events.Slug]*Env{}}
+	if a := f.apps[name]; a != nil {
+		*next = *a
+	}
+	changed, err := next.apply(r, f.definition)
+	if err != nil {
+		return fmt.Errorf("event %d on %s: %w", r.Seq, r.Subject, err)
+	}
+	if changed {
+		next.Seq = r.Seq
+		f.apps[name] = next
+	}
+	return nil
+}
+
+// definition reads a run's pinned definition. A definition's digest is that of its canonical text.
+func (f *Fold) definition(start events.RunStart) (pipeline.Definition, error) {
+	digest := fmt.Sprintf("sha256:%x", sha256.Sum256(start.Definition))
+	if digest != start.DefinitionDigest {
+		return pipeline.Definition{}, fmt.Errorf("definition has digest %s, the run pins %s", digest, start.DefinitionDigest)
+	}
+	if d, ok := f.definitions[digest]; ok {
+		return d, nil
+	}
+	d, err := pipeline.ParseCanonical(start.Definition)
+	if err == nil {
+		f.definitions[digest] = d
+	}
+	return d, err
+}

@@ -1,0 +1,66 @@
+package ledgertest
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"towpath.dev/pkg/ledger/bus"
+)
+
+// running is a server, wherever it runs.
+type running interface {
+	URL() string
+	Shutdown()
+}
+
+// Separate runs the server as a process of its own instead of in the test's: the pinned nats-server
+// with the configuration that bus.WriteConfig writes.
+func Separate() Option { return func(l *Ledger) { l.begin = l.startProcess } }
+
+// process is a nats-server of its own.
+type process struct {
+	command *exec.Cmd
+	url     string
+}
+
+func (p *process) URL() string { return p.url }
+
+// Shutdown ends the process and waits for it.
+func (p *process) Shutdown() {
+	_ = p.command.Process.Signal(syscall.SIGTERM)
+	_ = p.command.Wait()
+}
+
+func (l *Ledger) startProcess(listen string) (running, error) {
+	binary := filepath.Join(l.dir, "nats-server")
+	if _, err := os.Stat(binary); err != nil {
+		build := exec.Command("go", "build", "-o", binary, "github.com/nats-io/nats-server/v2")
+		if out, err := build.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("building nats-server: %w\n%s", err, out)
+		}
+	}
+	if strings.HasSuffix(listen, ":0") {
+		free, err := net.Listen("tcp", listen)
+		if err != nil {
+			return nil, err
+		}
+		listen = free.Addr().String()
+		free.Close()
+	}
+	var text bytes.Buffer
+	if err := bus.WriteConfig(&text, bus.Config{StoreDir: filepath.Join(l.dir, "nats"), Listen: listen, Keys: l.Keys, Epoch: l.Epoch}); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(l.dir, "nats.conf")
+	if err := os.WriteFile(path, text.Bytes(), 0o600); err != nil {
+		return nil, err
+	}
+	p := &process{command: exec.Command(binary, "-c", path, "-l", filepath.Join(l.dir, "nats.log")), url: "nats://" + listen}
+	return p, p.command.Start()
+}

@@ -1,0 +1,118 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"towpath.dev/events"
+)
+
+// defaultAckWait is how long a worker may be silent about a message before it is delivered to another.
+const defaultAckWait = 10 * time.Second
+
+// Provision makes the streams, buckets and durable consumers that are not there and brings the others
+// to what this build expects. It needs the operator's identity and may be run at each start. It never
+// deletes anything.
+func Provision(ctx context.Context, o Options) error {
+	if o.AckWait == 0 {
+		o.AckWait = defaultAckWait
+	}
+	c, err := Connect(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for _, s := range streams(c.epoch) {
+		if _, err := c.js.CreateOrUpdateStream(ctx, s); err != nil {
+			return fmt.Errorf("provisioning stream %s: %w", s.Name, err)
+		}
+	}
+	for _, d := range durables(c.epoch) {
+		d.config.AckWait = o.AckWait
+		if err := provisionDurable(ctx, c.js, d); err != nil {
+			return fmt.Errorf("provisioning consumer %s: %w", d.config.Durable, err)
+		}
+	}
+	return nil
+}
+
+// streams returns the configuration of every stream, the buckets' included.
+func streams(epoch int) []jetstream.StreamConfig {
+	return append([]jetstream.StreamConfig{eventStream(epoch), logStream(), timerStream()}, bucketStreams()...)
+}
+
+// eventStream is one epoch of the ledger: each subject is written once, for ever.
+func eventStream(epoch int) jetstream.StreamConfig {
+	subjects := fmt.Sprintf("event.%d.>", epoch)
+	return jetstream.StreamConfig{
+		Name:                 events.StreamName(epoch),
+		Description:          fmt.Sprintf("Towpath's ledger, epoch %d: written by the door alone", epoch),
+		Subjects:             []string{subjects},
+		Retention:            jetstream.LimitsPolicy,
+		Storage:              jetstream.FileStorage,
+		Discard:              jetstream.DiscardNew,
+		DiscardNewPerSubject: true,
+		MaxMsgsPerSubject:    1,
+		MaxMsgs:              -1,
+		MaxBytes:             -1,
+		MaxMsgSize:           events.MaxEventSize,
+		DenyDelete:           true,
+		DenyPurge:            true,
+		AllowDirect:          true,
+		RePublish:            &jetstream.RePublish{Source: subjects, Destination: "live." + subjects},
+	}
+}
+
+func logStream() jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:        events.LogStream,
+		Description: "output of builds, checks and releases",
+		Subjects:    []string{"log.>"},
+		Storage:     jetstream.FileStorage,
+		Discard:     jetstream.DiscardOld,
+		MaxAge:      30 * 24 * time.Hour,
+		MaxBytes:    1 << 30,
+		MaxMsgSize:  2 * logChunk,
+		DenyDelete:  true,
+		AllowDirect: true,
+		RePublish:   &jetstream.RePublish{Source: "log.>", Destination: "live.log.>"},
+	}
+}
+
+// durable is one durable pull consumer.
+type durable struct {
+	stream string
+	config jetstream.ConsumerConfig
+}
+
+func durables(epoch int) []durable {
+	list := []durable{{stream: events.TimerStream, config: durableConfig(TimerDurable, []string{firedPrefix + ">"})}}
+	for _, k := range events.Consumers {
+		list = append(list, durable{events.StreamName(epoch), durableConfig(k.Durable, k.Filters(epoch))})
+	}
+	return list
+}
+
+func durableConfig(name string, filters []string) jetstream.ConsumerConfig {
+	return jetstream.ConsumerConfig{
+		Durable:        name,
+		FilterSubjects: filters,
+		DeliverPolicy:  jetstream.DeliverAllPolicy,
+		AckPolicy:      jetstream.AckExplicitPolicy,
+		MaxDeliver:     -1, // the worker counts and records; a message never stops in silence
+		MaxAckPending:  events.MaxAckPending,
+		MaxWaiting:     512,
+	}
+}
+
+func provisionDurable(ctx context.Context, js jetstream.JetStream, d durable) error {
+	_, err := js.CreateOrUpdateConsumer(ctx, d.stream, d.config)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return fmt.Errorf("stream %s is not there: %w", d.stream, err)
+	}
+	return err
+}

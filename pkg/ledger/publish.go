@@ -1,0 +1,45 @@
+package ledger
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// publishTimeout bounds one write to a stream other than the ledger.
+const publishTimeout = 5 * time.Second
+
+// storeError is JetStream's refusal to store a message.
+type storeError struct {
+	Code        int    `json:"err_code"`
+	Description string `json:"description"`
+}
+
+func (e *storeError) Error() string {
+	return fmt.Sprintf("the bus refused: %s (%d)", e.Description, e.Code)
+}
+
+// publish stores a message and returns its sequence. *storeError says that it was not stored; any other
+// error leaves that unknown.
+func (c *Client) publish(ctx context.Context, m *nats.Msg) (seq uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	reply, err := c.conn.RequestMsgWithContext(ctx, m)
+	if err != nil {
+		return 0, err
+	}
+	var ack struct {
+		Seq   uint64      `json:"seq"`
+		Error *storeError `json:"error"`
+	}
+	if err := json.Unmarshal(reply.Data, &ack); err != nil {
+		return 0, fmt.Errorf("unreadable acknowledgement: %w", err)
+	}
+	if ack.Error != nil {
+		return 0, ack.Error
+	}
+	return ack.Seq, nil
+}

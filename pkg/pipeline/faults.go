@@ -1,0 +1,98 @@
+package pipeline
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Fault is one thing that is wrong in a definition.
+type Fault struct {
+	File    string // as given to Parse
+	Line    int    // from 1
+	Key     string // dotted path such as "environments[1].name"; empty when it is about the whole file
+	Problem string // what is wrong, and what is allowed
+	Got     string // the value found, shortened; empty where there is none
+	Hint    string // what to do, such as "did you mean port?"; may be empty
+}
+
+// Error is one line: file:line: key: problem (got "value"); hint.
+func (f Fault) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s:%d: ", f.File, f.Line)
+	if f.Key != "" {
+		b.WriteString(f.Key + ": ")
+	}
+	b.WriteString(f.Problem)
+	if f.Got != "" {
+		fmt.Fprintf(&b, " (got %q)", f.Got)
+	}
+	if f.Hint != "" {
+		b.WriteString("; " + f.Hint)
+	}
+	return b.String()
+}
+
+// Faults is everything that Parse found wrong, in the order of the file. It is never empty.
+type Faults struct{ List []Fault }
+
+// Error is one fault on each line.
+func (f *Faults) Error() string {
+	lines := make([]string, len(f.List))
+	for i, fault := range f.List {
+		lines[i] = fault.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// shorten keeps a value that is shown in a fault to one readable length.
+func shorten(value string) string {
+	const longest = 60
+	runes := []rune(value)
+	if len(runes) <= longest {
+		return value
+	}
+	return string(runes[:longest]) + "…"
+}
+
+// nearest finds the allowed word that a mistyped one most likely meant; empty when none is near.
+func nearest(word string, allowed []string) string {
+	best, bestDistance := "", 3
+	if len(word) < 4 {
+		bestDistance = 2
+	}
+	for _, candidate := range allowed {
+		if len(candidate) > 3 && strings.HasPrefix(word, candidate[:4]) && bestDistance > 1 {
+			best, bestDistance = candidate, 2
+		}
+		if distance := editDistance(strings.ToLower(word), strings.ToLower(candidate)); distance < bestDistance {
+			best, bestDistance = candidate, distance
+		}
+	}
+	return best
+}
+
+// editDistance counts insertions, deletions, substitutions and swaps of neighbours.
+func editDistance(a, b string) int {
+	if len(a) > 64 || len(b) > 64 {
+		return 64
+	}
+	before, previous, current := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range previous {
+		previous[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		current[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			current[j] = min(previous[j]+1, current[j-1]+1, previous[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				current[j] = min(current[j], before[j-2]+1)
+			}
+		}
+		before, previous, current = previous, current, before
+	}
+	return previous[len(b)]
+}

@@ -1,0 +1,96 @@
+package policy
+
+import (
+	"maps"
+
+	"towpath.dev/events"
+)
+
+// Rule names what a finding is about. What a finding of it does to the verdict is the policy's to say.
+type Rule string
+
+// The rules.
+const (
+	// BaseUnknown: the image's lowest layers are those of no trusted base. An image that holds nothing
+	// but its program, with no operating system below it, stands on no base and has no such finding.
+	BaseUnknown Rule = "base-unknown"
+	// FileUnread: a file that looks like a list of packages could not be read as one.
+	FileUnread Rule = "file-unread"
+	// ImageMalformed: a layer is cut short, is no tar, is not the one that the configuration names, or
+	// tries to write outside of the image.
+	ImageMalformed Rule = "image-malformed"
+	// ImageTooLarge: unpacked, the image is larger than the platform's limit, so that vet has not read
+	// all of it.
+	ImageTooLarge Rule = "image-too-large"
+	// LicenceDenied: a package can be had only under a licence that the policy denies.
+	LicenceDenied Rule = "licence-denied"
+	// LicenceReview: a package can be had only under a licence that the policy wants a person to look at.
+	LicenceReview Rule = "licence-review"
+	// LicenceUnknown: nothing says a package's licence, or what it says names no licence of the SPDX list.
+	LicenceUnknown Rule = "licence-unknown"
+	// PlatformUnread: the image has variants for other platforms, which vet did not look at.
+	PlatformUnread Rule = "platform-unread"
+	// ProvenanceMissing: no statement says how the image was made.
+	ProvenanceMissing Rule = "provenance-missing"
+	// ProvenanceMismatch: the statement is genuine but tells of another commit or repository than the
+	// run's.
+	ProvenanceMismatch Rule = "provenance-mismatch"
+	// ProvenanceForged: the statement was not signed by the platform's build service, or is about another
+	// image.
+	ProvenanceForged Rule = "provenance-forged"
+	// ScanIncomplete: the analysis of the image broke off, so that there may be more in it.
+	ScanIncomplete Rule = "scan-incomplete"
+)
+
+// RuleInfo describes a rule.
+type RuleInfo struct {
+	Rule     Rule
+	Severity string // of its findings, unless one says otherwise: low, medium, high or critical
+	effects  Effects
+}
+
+// defaults returns a copy of what the rule does where nobody said otherwise.
+func (r RuleInfo) defaults() Effects { return maps.Clone(r.effects) }
+
+// strictButEarly fails a finding everywhere but where changes are tried out.
+func strictButEarly() Effects {
+	return Effects{"dev": events.Warn, "qa": events.Warn, DefaultEnvironment: events.Fail}
+}
+
+func everywhere(v events.Verdict) Effects { return Effects{DefaultEnvironment: v} }
+
+// Rules are all rules, by name, with the effects of a fresh `towpath up`: what is a lie (forged evidence,
+// a broken image) fails everywhere; what is unlawful to ship fails where it is shipped; what is merely
+// not known is said and does not stop anybody on the first day.
+var Rules = []RuleInfo{
+	{BaseUnknown, "medium", everywhere(events.Warn)},
+	{FileUnread, "low", everywhere(events.Warn)},
+	{ImageMalformed, "critical", everywhere(events.Fail)},
+	{ImageTooLarge, "high", everywhere(events.Fail)},
+	{LicenceDenied, "high", strictButEarly()},
+	{LicenceReview, "medium", everywhere(events.Warn)},
+	{LicenceUnknown, "low", everywhere(events.Warn)},
+	{PlatformUnread, "low", everywhere(events.Warn)},
+	{ProvenanceForged, "critical", everywhere(events.Fail)},
+	{ProvenanceMismatch, "high", strictButEarly()},
+	{ProvenanceMissing, "medium", everywhere(events.Warn)},
+	{ScanIncomplete, "high", strictButEarly()},
+}
+
+// rule returns what is known of a rule.
+func rule(name Rule) (RuleInfo, bool) {
+	for _, r := range Rules {
+		if r.Rule == name {
+			return r, true
+		}
+	}
+	return RuleInfo{}, false
+}
+
+// Severity returns the severity of a rule's findings; critical for a rule that nobody knows.
+func (r Rule) Severity() string {
+	if info, ok := rule(r); ok {
+		return info.Severity
+	}
+	return "critical"
+}
