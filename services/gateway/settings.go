@@ -1,0 +1,212 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"towpath.dev/events"
+	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/settings"
+)
+
+// setting is one key of an app in one environment. A secret has no value here.
+type setting struct {
+	Key     string     `json:"key"`
+	Value   *string    `json:"value,omitempty"`
+	Version uint64     `json:"version"`
+	Changed *time.Time `json:"changed,omitempty"`
+	Actor   string     `json:"actor,omitempty"`
+}
+
+func doConfig(c *call) error {
+	items, err := c.s.settings.ListConfig(c.r.Context(), c.env, c.app)
+	return c.listSettings(items, true, err)
+}
+
+func doSecrets(c *call) error {
+	items, err := c.s.settings.ListSecrets(c.r.Context(), c.env, c.app)
+	return c.listSettings(items, false, err)
+}
+
+func (c *call) listSettings(items []settings.Item, values bool, err error) error {
+	if err != nil {
+		return settingProblem("listing settings", c, err)
+	}
+	list := make([]setting, 0, len(items))
+	for _, item := range items {
+		one := setting{Key: item.Key, Version: item.Version, Changed: &item.Set}
+		if values {
+			one.Value = &item.Value
+		}
+		list = append(list, one)
+	}
+	writeJSON(c.w, http.StatusOK, list)
+	return nil
+}
+
+// newValue is the body that sets a key. Version, where given, is the one that the caller has seen: the key is set only
+// while it still has it, 0 for a key without a value.
+type newValue struct {
+	Value   *string `json:"value"`
+	Version *uint64 `json:"version"`
+}
+
+func (c *call) newValue() (newValue, error) {
+	var body newValue
+	if err := c.decode(&body); err != nil {
+		return body, err
+	}
+	if body.Value == nil {
+		return body, invalid("setting", c.r.PathValue("key"), "the body has no value", `send {"value": "…"}`)
+	}
+	return body, c.knowsEnvironment()
+}
+
+// knowsEnvironment refuses an environment that the app does not go to, which would be a slip of the pen. An app that
+// is not known yet may have settings before its first push.
+func (c *call) knowsEnvironment() error {
+	app := c.s.fold().App(c.app)
+	if app == nil || len(app.Runs) == 0 {
+		return nil
+	}
+	names := app.Runs[len(app.Runs)-1].Definition.EnvironmentNames()
+	if slices.Contains(names, c.env) || len(app.Env(c.env).Slots) > 0 {
+		return nil
+	}
+	return notFound("setting", fmt.Sprintf("%s of %s in %s", c.r.PathValue("key"), c.app, c.env), "its pipeline has no such environment", "one of "+joined(names))
+}
+
+func doSetConfig(c *call) error {
+	body, err := c.newValue()
+	if err != nil {
+		return err
+	}
+	key := c.r.PathValue("key")
+	var version uint64
+	if body.Version != nil {
+		version, err = c.s.settings.SetConfigIf(c.r.Context(), c.env, c.app, key, *body.Value, *body.Version)
+	} else {
+		version, err = c.s.settings.SetConfig(c.r.Context(), c.env, c.app, key, *body.Value)
+	}
+	if err != nil {
+		return settingProblem("setting", c, err)
+	}
+	return c.settingChanged(&events.SettingChanged{
+		About: c.settingID(key), Key: key, App: c.app, Environment: c.env, Version: version, Actor: c.actor.ID,
+	}, setting{Key: key, Value: body.Value, Version: version, Actor: c.actor.ID})
+}
+
+func doSetSecret(c *call) error {
+	body, err := c.newValue()
+	if err != nil {
+		return err
+	}
+	key, value := c.r.PathValue("key"), settings.NewSecret(*body.Value)
+	var version uint64
+	if body.Version != nil {
+		version, err = c.s.settings.SetSecretIf(c.r.Context(), c.env, c.app, key, value, *body.Version)
+	} else {
+		version, err = c.s.settings.SetSecret(c.r.Context(), c.env, c.app, key, value)
+	}
+	if err != nil {
+		return settingProblem("setting", c, err)
+	}
+	return c.settingChanged(&events.SecretChanged{
+		About: c.settingID(key), Key: key, App: c.app, Environment: c.env, Version: version, Actor: c.actor.ID,
+	}, setting{Key: key, Version: version, Actor: c.actor.ID})
+}
+
+func doDeleteConfig(c *call) error {
+	key := c.r.PathValue("key")
+	version, err := c.s.settings.DeleteConfig(c.r.Context(), c.env, c.app, key)
+	if err != nil {
+		return settingProblem("removing", c, err)
+	}
+	return c.settingChanged(&events.SettingChanged{
+		About: c.settingID(key), Key: key, App: c.app, Environment: c.env, Version: version, Deleted: true, Actor: c.actor.ID,
+	}, setting{Key: key, Version: version, Actor: c.actor.ID})
+}
+
+func doDeleteSecret(c *call) error {
+	key := c.r.PathValue("key")
+	version, err := c.s.settings.DeleteSecret(c.r.Context(), c.env, c.app, key)
+	if err != nil {
+		return settingProblem("removing", c, err)
+	}
+	return c.settingChanged(&events.SecretChanged{
+		About: c.settingID(key), Key: key, App: c.app, Environment: c.env, Version: version, Deleted: true, Actor: c.actor.ID,
+	}, setting{Key: key, Version: version, Actor: c.actor.ID})
+}
+
+func (c *call) settingID(key string) events.About {
+	return events.About{ID: fmt.Sprintf("%s/%s/%s", c.env, c.app, key)}
+}
+
+// settingChanged records that a key has a version, and answers. A value that was there already has its event.
+func (c *call) settingChanged(body events.Body, answer setting) error {
+	subject := events.SettingSubject(c.s.epoch(), body.Type(), c.app, c.env, answer.Key, answer.Version)
+	// The value is stored: the event must follow even if the client is gone.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.r.Context()), appendBound)
+	defer cancel()
+	_, err := c.s.rt.Append(ctx, subject, events.New(events.Gateway, time.Now(), "", body))
+	var exists *ledger.ExistsError
+	if err != nil && !errors.As(err, &exists) {
+		return fmt.Errorf("recording that %s is version %d: %w", answer.Key, answer.Version, err)
+	}
+	now := time.Now().UTC()
+	answer.Changed = &now
+	writeJSON(c.w, http.StatusOK, answer)
+	return nil
+}
+
+// settingProblem puts the store's errors into words. None of them holds a value.
+func settingProblem(what string, c *call, err error) error {
+	on := strings.TrimSpace(fmt.Sprintf("%s %s/%s", c.r.PathValue("key"), c.env, c.app))
+	switch {
+	case errors.Is(err, settings.ErrInvalid):
+		return invalid(what, fmt.Sprintf("%.200s", on), err.Error(), "")
+	case errors.Is(err, settings.ErrNotSet):
+		return notFound(what, on, "it has no value", "")
+	case errors.Is(err, settings.ErrChanged):
+		return conflict(what, on, err.Error(), "look again, then set it with the version that you saw")
+	}
+	return fmt.Errorf("%s %s: %w", what, on, err)
+}
+
+// newestSettings is how many settings of each kind a start looks at.
+const newestSettings = 32
+
+// reconcileSettings says of the settings that were changed last that they were, where a crash kept that from the
+// ledger. Those that have their event already keep it.
+func (s *Service) reconcileSettings(ctx context.Context) error {
+	changes, err := s.settings.Newest(ctx, newestSettings)
+	if err != nil {
+		return err
+	}
+	for _, change := range changes {
+		about := events.About{ID: fmt.Sprintf("%s/%s/%s", change.Env, change.App, change.Key)}
+		var body events.Body = &events.SettingChanged{
+			About: about, Key: change.Key, App: change.App, Environment: change.Env, Version: change.Version, Deleted: change.Deleted, Actor: string(events.Gateway),
+		}
+		if change.Kind == settings.Secrets {
+			body = &events.SecretChanged{
+				About: about, Key: change.Key, App: change.App, Environment: change.Env, Version: change.Version, Deleted: change.Deleted, Actor: string(events.Gateway),
+			}
+		}
+		subject := events.SettingSubject(s.epoch(), body.Type(), change.App, change.Env, change.Key, change.Version)
+		_, err := s.rt.Append(ctx, subject, events.New(events.Gateway, time.Now(), "", body))
+		var exists *ledger.ExistsError
+		if err != nil && !errors.As(err, &exists) {
+			return fmt.Errorf("recording that %s of %s in %s is version %d: %w", change.Key, change.App, change.Env, change.Version, err)
+		}
+		if err == nil {
+			s.logger.Info("a setting that was changed before is recorded now", "app", change.App, "env", change.Env, "key", change.Key)
+		}
+	}
+	return nil
+}

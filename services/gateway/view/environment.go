@@ -1,0 +1,169 @@
+package view
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"time"
+
+	"towpath.dev/events"
+	"towpath.dev/pkg/ledger/fold"
+)
+
+// App is one deployable service.
+type App struct {
+	App        string     `json:"app"`
+	Repository string     `json:"repository,omitempty"` // URL; empty: hosted by the gateway
+	Branch     string     `json:"branch,omitempty"`
+	Poll       int        `json:"poll,omitempty"` // seconds between looks; 0: never
+	Runs       int        `json:"runs"`
+	Held       string     `json:"held,omitempty"`
+	Created    *time.Time `json:"created,omitempty"`
+	Git        string     `json:"git,omitempty"`     // where to push
+	Trouble    string     `json:"trouble,omitempty"` // why its repository could not be read at the last look
+}
+
+// NewApp shows an app. git is where it would be pushed to, if the gateway hosts it.
+func NewApp(app *fold.App, git string) App {
+	v := App{
+		App: string(app.Name), Repository: app.Repository, Branch: app.Branch, Poll: int(app.Poll / time.Second),
+		Runs: len(app.Runs), Created: moment(app.Created),
+	}
+	v.Held, _, _ = Held(app)
+	if app.Repository == "" {
+		v.Git = git
+	}
+	return v
+}
+
+// Environment is one environment and the apps that go there.
+type Environment struct {
+	Name string   `json:"name"`
+	Apps []string `json:"apps"`
+}
+
+// Environments lists the environments of all apps: those of their newest pipelines, in that order, and those where
+// something of theirs was ever deployed.
+func Environments(apps []*fold.App) []Environment {
+	list := []Environment{}
+	add := func(name events.Slug, app *fold.App) {
+		i := slices.IndexFunc(list, func(e Environment) bool { return e.Name == string(name) })
+		if i < 0 {
+			list = append(list, Environment{Name: string(name)})
+			i = len(list) - 1
+		}
+		if !slices.Contains(list[i].Apps, string(app.Name)) {
+			list[i].Apps = append(list[i].Apps, string(app.Name))
+		}
+	}
+	for _, app := range apps {
+		if run := app.Run(len(app.Runs)); run != nil {
+			for _, name := range run.Definition.EnvironmentNames() {
+				add(name, app)
+			}
+		}
+	}
+	for _, app := range apps {
+		for _, name := range sortedKeys(app.Envs) {
+			add(name, app)
+		}
+	}
+	return list
+}
+
+func sortedKeys(envs map[events.Slug]*fold.Env) []events.Slug {
+	var names []events.Slug
+	for name, env := range envs {
+		if len(env.Slots) > 0 {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Deployment is what runs of one app in an environment.
+type Deployment struct {
+	App       string    `json:"app"`
+	Digest    string    `json:"digest"`
+	Run       string    `json:"run"`
+	Endpoints []string  `json:"endpoints"`
+	Since     time.Time `json:"since"`
+}
+
+// Deployments lists what runs in an environment. edge is the edge's URL.
+func Deployments(apps []*fold.App, env events.Slug, edge string) []Deployment {
+	list := []Deployment{}
+	for _, app := range apps {
+		slot := app.Env(env).Live()
+		if slot == nil || slot.Kind == events.KindRemove {
+			continue
+		}
+		d := Deployment{
+			App: string(app.Name), Digest: slot.Digest, Run: fold.Name(app.Name, slot.Run), Since: slot.DecidedAt, Endpoints: []string{},
+		}
+		if run := app.Run(slot.Run); run == nil || run.Definition.Service.Port > 0 {
+			if endpoint := Endpoint(edge, app.Name, env); endpoint != "" {
+				d.Endpoints = append(d.Endpoints, endpoint)
+			}
+		}
+		list = append(list, d)
+	}
+	return list
+}
+
+// Endpoint is where the edge serves an app of an environment; empty where the edge's URL is not known.
+func Endpoint(edge string, app, env events.Slug) string {
+	u, err := url.Parse(edge)
+	if err != nil || u.Host == "" {
+		return ""
+	}
+	host := fmt.Sprintf("%s.%s.localhost", app, env)
+	if port := u.Port(); port != "" {
+		host += ":" + port
+	}
+	return u.Scheme + "://" + host + "/"
+}
+
+// StuckStage is a stage that an operator has to look at.
+type StuckStage struct {
+	Run     string    `json:"run"`
+	Stage   string    `json:"stage"`
+	Env     string    `json:"env,omitempty"`
+	Since   time.Time `json:"since"`
+	Why     string    `json:"why"`
+	Command string    `json:"command"`
+}
+
+// Stuck lists the stages that wait for an operator, the longest first.
+func Stuck(apps []*fold.App) []StuckStage {
+	list := []StuckStage{}
+	for _, app := range apps {
+		for _, run := range app.Runs {
+			if app.StatusOf(run) != fold.Stuck {
+				continue
+			}
+			for _, s := range NewRun(app, run, "").Stages {
+				if s.Status == string(fold.Stuck) {
+					list = append(list, StuckStage{
+						Run: run.Name(), Stage: s.Stage, Env: s.Env, Since: since(run, s), Why: s.Detail, Command: s.Command,
+					})
+				}
+			}
+		}
+	}
+	slices.SortStableFunc(list, func(a, b StuckStage) int { return a.Since.Compare(b.Since) })
+	return list
+}
+
+// since is when a stage last did anything.
+func since(run *fold.Run, s Stage) time.Time {
+	stage, ok := run.Stage(s.Stage, events.Slug(s.Env))
+	switch {
+	case !ok || stage.Since.IsZero() && stage.Stuck == nil:
+		return run.Created
+	case stage.Since.IsZero():
+		return stage.Stuck.Since
+	}
+	return stage.Since
+}

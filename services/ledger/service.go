@@ -1,0 +1,36 @@
+package ledger
+
+import (
+	"context"
+
+	"towpath.dev/pkg/ledger/door"
+	"towpath.dev/pkg/worker"
+)
+
+// Deps are what the service works with.
+type Deps struct {
+	Runtime *worker.Runtime // opened as identity "ledger"
+	// Ready, where not nil, is called once the door is open.
+	Ready func()
+}
+
+// Service is the door as a service.
+type Service struct {
+	door  door.Door
+	ready func()
+}
+
+// New validates and does no IO.
+func New(cfg Config, deps Deps) (*Service, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	client := deps.Runtime.Ledger
+	return &Service{
+		door:  door.Door{Conn: client.Conn(), Trust: client.Trust(), Epoch: client.Epoch(), Logger: deps.Runtime.Logger},
+		ready: deps.Ready,
+	}, nil
+}
+
+// Run opens the door until ctx ends, then finishes the appends that it has begun.
+func (s *Service) Run(ctx context.Context) error { return s.door.Serve(ctx, s.ready) }

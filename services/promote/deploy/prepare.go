@@ -1,0 +1,246 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"towpath.dev/events"
+	"towpath.dev/pkg/engine"
+	"towpath.dev/pkg/settings"
+)
+
+// stage is what the containers of one slot share.
+type stage struct {
+	spec   Spec
+	engine *engine.Engine
+	image  engine.Image
+	mounts []engine.Mount
+}
+
+// Prepare makes the version of s run, all replicas healthy, without any traffic, and returns them in
+// order. Replicas that run already are adopted: those of s.Slot, and those that s.Adopt names. An app that
+// does not become healthy is an *UnhealthyError; its containers are left for Retire.
+func (d *Deployer) Prepare(ctx context.Context, s Spec) ([]events.Instance, error) {
+	st, err := d.stage(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	instances := make([]events.Instance, st.spec.Replicas)
+	var replicas sync.WaitGroup
+	for i := range instances {
+		replicas.Go(func() {
+			var err error
+			if instances[i], err = d.replica(ctx, st, i+1); err != nil {
+				cancel(err) // the first failure is the answer; the others need not go on
+			}
+		})
+	}
+	replicas.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	return instances, nil
+}
+
+// stage gets ready what containers of the slot need: image and secrets.
+func (d *Deployer) stage(ctx context.Context, s Spec) (*stage, error) {
+	s = s.withDefaults()
+	if err := s.Validate(); err != nil {
+		return nil, err
+	}
+	e, err := d.deps.Engines.Environment(ctx, string(s.Place.Env))
+	if err != nil {
+		return nil, err
+	}
+	st := &stage{spec: s, engine: e}
+	if st.image, err = d.image(ctx, e, s); err != nil {
+		return nil, err
+	}
+	if st.mounts, err = d.placeSecrets(ctx, e, s); err != nil {
+		return nil, err
+	}
+	return st, nil
+}
+
+// image makes sure that the engine has the image, by digest, and can run it.
+func (d *Deployer) image(ctx context.Context, e *engine.Engine, s Spec) (engine.Image, error) {
+	info, err := e.Info(ctx)
+	if err != nil {
+		return engine.Image{}, err
+	}
+	wrong := func(why string) error {
+		return &UnhealthyError{
+			Reason: NoPlatform, On: s.Place.String(), Why: why,
+			Do: "build the image for " + info.OS + "/" + info.Architecture,
+		}
+	}
+	image, err := e.Pull(ctx, s.Repository, s.Digest, s.Credentials)
+	if errors.Is(err, engine.ErrNoPlatform) {
+		return image, wrong(fmt.Sprintf("the image %s has nothing for %s/%s", s.Digest, info.OS, info.Architecture))
+	}
+	if err != nil {
+		return image, err
+	}
+	if image.OS != info.OS || !runs(info.Architecture, image.Architecture) {
+		return image, wrong(fmt.Sprintf("the image %s is for %s/%s, the engine is %s/%s", s.Digest, image.OS, image.Architecture, info.OS, info.Architecture))
+	}
+	return image, nil
+}
+
+// runs reports whether a machine runs programs for an architecture by itself.
+func runs(machine, program string) bool {
+	return machine == program || machine == "amd64" && program == "386" || machine == "arm64" && program == "arm"
+}
+
+// join makes sure of the environment's network and returns its id. It stays until leave is called.
+func (d *Deployer) join(ctx context.Context, st *stage) (network string, leave func(), err error) {
+	d.joining.RLock()
+	network, err = st.engine.EnsureNetwork(ctx, d.network(st.spec.Place), d.envLabels(st.spec.Place.Env))
+	if err != nil {
+		d.joining.RUnlock()
+		return "", nil, err
+	}
+	return network, d.joining.RUnlock, nil
+}
+
+// container is what every container of the slot has in common.
+func (d *Deployer) container(st *stage, role, name, network string) engine.Container {
+	s := st.spec
+	env := maps.Clone(s.Config)
+	if env == nil {
+		env = map[string]string{}
+	}
+	for key := range s.Secrets {
+		env[key+"_FILE"] = secretsTarget + "/" + key
+	}
+	return engine.Container{
+		Name: name, Image: st.image.ID, Env: env, Labels: d.labels(s, role),
+		Network: network, Mounts: st.mounts,
+	}
+}
+
+// replica returns replica n healthy: one that is there, or a new one.
+func (d *Deployer) replica(ctx context.Context, st *stage, n int) (events.Instance, error) {
+	if n <= len(st.spec.Adopt) {
+		if instance, ok := d.comeBack(ctx, st, st.spec.Adopt[n-1]); ok {
+			return instance, nil
+		}
+	}
+	name := d.name(st.spec.Place, st.spec.Slot, strconv.Itoa(n))
+	id, err := d.adopt(ctx, st, name)
+	if err == nil && id == "" {
+		id, err = d.start(ctx, st, name)
+	}
+	if err != nil {
+		return events.Instance{}, err
+	}
+	return d.healthy(ctx, st, id, name)
+}
+
+// comeBack returns the replica of an earlier slot where it is still there as it was and healthy.
+func (d *Deployer) comeBack(ctx context.Context, st *stage, name string) (events.Instance, bool) {
+	state, err := st.engine.Inspect(ctx, name)
+	if err != nil || !state.Running() || !d.fits(st, state) {
+		return events.Instance{}, false
+	}
+	instance, err := d.healthy(ctx, st, state.ID, name)
+	if err != nil {
+		d.deps.Logger.Warn("a replica of the earlier version cannot come back; a new one is started", "container", name, "err", err)
+	}
+	return instance, err == nil
+}
+
+// fits reports whether a container is a replica of this version, of whichever slot.
+func (d *Deployer) fits(st *stage, state engine.State) bool {
+	return d.ours(state.Labels, st.spec.Place) && state.Labels[LabelRole] == roleReplica &&
+		state.Labels[LabelDigest] == st.spec.Digest && state.Image == st.image.ID
+}
+
+// adopt returns the id of the container that has the name where it may go on, "" where a new one has to
+// be made. What has the name and does not fit, or has ended, is removed.
+func (d *Deployer) adopt(ctx context.Context, st *stage, name string) (string, error) {
+	state, err := st.engine.Inspect(ctx, name)
+	switch {
+	case errors.Is(err, engine.ErrNotFound):
+		return "", nil
+	case err != nil:
+		return "", err
+	case !d.ours(state.Labels, st.spec.Place):
+		return "", fmt.Errorf("container %s is not of this installation, but has the name; remove it or rename it", name)
+	case state.Running() && d.fits(st, state) && slotOf(state.Labels) == st.spec.Slot &&
+		state.Labels[LabelRun] == st.spec.Run && state.Labels[LabelAttempt] == strconv.Itoa(st.spec.Attempt):
+		d.deps.Logger.Info("container adopted", "container", name)
+		return state.ID, nil
+	}
+	return "", st.engine.Remove(ctx, state.ID)
+}
+
+// start makes and starts a container, on another port where the first is taken.
+func (d *Deployer) start(ctx context.Context, st *stage, name string) (string, error) {
+	if !st.image.HasCommand {
+		return "", &UnhealthyError{
+			Reason: NotStartable, On: name, Why: "the image says neither ENTRYPOINT nor CMD",
+			Do: "say in the Dockerfile what to run",
+		}
+	}
+	network, leave, err := d.join(ctx, st)
+	if err != nil {
+		return "", err
+	}
+	defer leave()
+	c := d.container(st, roleReplica, name, network)
+	c.Aliases = []string{string(st.spec.Place.App)}
+	for tries := 0; ; tries++ {
+		if st.spec.Port > 0 {
+			c.Port = st.spec.Port
+			if c.HostPort, err = d.freePort(ctx, st.engine); err != nil {
+				return "", err
+			}
+			c.Labels[LabelPort] = strconv.Itoa(c.HostPort)
+		}
+		id, err := st.engine.Create(ctx, c)
+		if err != nil {
+			return "", err
+		}
+		err = st.engine.Start(ctx, id)
+		switch {
+		case err == nil:
+			return id, nil
+		case errors.Is(err, engine.ErrPortTaken) && tries < portTries:
+			if err := st.engine.Remove(ctx, id); err != nil {
+				return "", err
+			}
+		case engine.IsUnreachable(err) || ctx.Err() != nil:
+			return "", err
+		default:
+			return "", d.notStarted(ctx, st, id, name, err)
+		}
+	}
+}
+
+// healthy waits until a container is healthy, has the engine keep it running and returns it.
+func (d *Deployer) healthy(ctx context.Context, st *stage, id, name string) (events.Instance, error) {
+	begun := time.Now()
+	state, err := d.await(ctx, st, id, name)
+	if err != nil {
+		return events.Instance{}, err
+	}
+	if err := st.engine.KeepRunning(ctx, id); err != nil {
+		return events.Instance{}, err
+	}
+	d.deps.Logger.Debug("container is healthy", "container", name, "after", time.Since(begun))
+	return events.Instance{ID: name, Address: state.Addresses[st.spec.Port]}, nil
+}
+
+// secretKeys returns the names of the secrets, sorted.
+func secretKeys(secrets map[string]settings.Secret) []string {
+	return slices.Sorted(maps.Keys(secrets))
+}

@@ -1,0 +1,80 @@
+package promote
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"towpath.dev/events"
+	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/pkg/policy"
+	"towpath.dev/pkg/settings"
+)
+
+// rules looks up gates: the policy in the ledger, the settings in their store.
+type rules struct {
+	fold     *fold.Fold
+	settings *settings.Store
+
+	mu     sync.Mutex
+	parsed map[string]policy.Policy // by digest
+}
+
+// Gate implements Gates.
+func (r *rules) Gate(ctx context.Context, at Place, run *fold.Run) (Gate, error) {
+	p, err := r.policy(run.Start.PolicyDigest)
+	if err != nil {
+		return Gate{Fault: err.Error()}, nil
+	}
+	env, _ := run.Definition.Environment(at.Env)
+	g := Gate{Approval: p.ApprovalRule(at.Env, env.Approvals)}
+	resolved, missing, err := r.settings.Resolve(ctx, at.Env, run.Definition)
+	if err != nil {
+		return Gate{}, fmt.Errorf("looking up the settings of %s in %s: %w", run.Name(), at.Env, err)
+	}
+	g.Missing, g.Pins = missing, resolved.Pins
+	return g, nil
+}
+
+// Present implements Gates. A secret that is not set any more keeps the version that it was pinned to.
+func (r *rules) Present(ctx context.Context, at Place, pins events.Pins) (events.Pins, error) {
+	present := events.Pins{Config: pins.Config, Secrets: map[string]uint64{}}
+	if len(pins.Secrets) == 0 {
+		return present, nil
+	}
+	items, err := r.settings.ListSecrets(ctx, at.Env, at.App)
+	if err != nil {
+		return present, fmt.Errorf("looking up the secrets of %s in %s: %w", at.App, at.Env, err)
+	}
+	for key, version := range pins.Secrets {
+		present.Secrets[key] = version
+		for _, item := range items {
+			if item.Key == key {
+				present.Secrets[key] = item.Version
+			}
+		}
+	}
+	return present, nil
+}
+
+// policy returns the policy that a run pins, as the ledger has it.
+func (r *rules) policy(digest string) (policy.Policy, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p, ok := r.parsed[digest]; ok {
+		return p, nil
+	}
+	text := r.fold.Policy(digest)
+	if text == nil {
+		return policy.Policy{}, fmt.Errorf("the policy %s that the run pins is not in the ledger", digest)
+	}
+	p, err := policy.ParseText(text)
+	if err == nil && p.Digest() != digest {
+		err = fmt.Errorf("its text has the digest %s", p.Digest())
+	}
+	if err != nil {
+		return policy.Policy{}, fmt.Errorf("the policy %s that the run pins cannot be judged by: %w", digest, err)
+	}
+	r.parsed[digest] = p
+	return p, nil
+}

@@ -1,0 +1,287 @@
+// Package promote is the service that takes vetted artifacts through an app's environments, one after the
+// other: it asks for approvals, waits for settings, brings up new replicas, switches the traffic, keeps the
+// version before until the new one is verified, and brings it back where it is not.
+//
+// It guarantees that traffic rests on the greatest live slot of the ledger and on nothing else, that the
+// digest which is deployed is the digest that was vetted and verified in the environments before, that no
+// run replaces a newer one, or a version that an operator brought back, by itself, and that a crash
+// between any two steps is repaired by deciding again. It does not check that a version works beyond its
+// health: that is verify's part.
+package promote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"towpath.dev/events"
+	"towpath.dev/pkg/discovery"
+	"towpath.dev/pkg/engine"
+	"towpath.dev/pkg/identity"
+	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/pkg/policy"
+	"towpath.dev/pkg/registry"
+	"towpath.dev/pkg/settings"
+	"towpath.dev/pkg/worker"
+	"towpath.dev/services/promote/deploy"
+)
+
+// Deps are what the service works with.
+type Deps struct {
+	Runtime *worker.Runtime // opened as identity "promote"
+	// Effects stand in for the engines that the platform names; nil means those.
+	Effects Effects
+	// Registry finds credentials; nil: those of Docker's configuration file.
+	Registry *registry.Client
+}
+
+// Service promotes.
+type Service struct {
+	cfg      Config
+	rt       *worker.Runtime
+	fleet    *engine.Fleet
+	registry *registry.Client
+	settings *settings.Store
+	promoter *promoter
+}
+
+// New validates and reads the key of the settings; it does no other IO.
+func New(cfg Config, deps Deps) (*Service, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	key, err := identity.LoadSettingsKey(deps.Runtime.Keys)
+	if err != nil {
+		return nil, fmt.Errorf("promote: %w", err)
+	}
+	rt := deps.Runtime
+	store, err := settings.Open(rt.Ledger, key)
+	if err != nil {
+		return nil, fmt.Errorf("promote: %w", err)
+	}
+	s := &Service{cfg: cfg.withDefaults(), rt: rt, registry: deps.Registry, settings: store}
+	if s.registry == nil {
+		s.registry = registry.New(registry.Options{})
+	}
+	s.promoter = &promoter{
+		epoch: rt.Ledger.Epoch(), url: s.cfg.Gateway, ledger: follower{rt}, effects: deps.Effects, turns: newTurns(),
+		gates: &rules{fold: rt.Fold, settings: store, parsed: map[string]policy.Policy{}}, logger: rt.Logger,
+	}
+	return s, nil
+}
+
+// Run promotes until ctx ends.
+func (s *Service) Run(ctx context.Context) error {
+	if s.promoter.effects == nil {
+		// The ledger's id, which names what this installation makes on engines, is that of its first event.
+		if err := s.rt.Fold.Wait(ctx, 1); err != nil {
+			return nil
+		}
+		if err := s.connect(); err != nil {
+			return err
+		}
+		defer s.fleet.Close()
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var looking sync.WaitGroup
+	defer looking.Wait()
+	defer stop()
+	looking.Go(func() { s.lookAround(ctx) })
+	return s.rt.Consume(ctx, worker.Consumer{
+		Durable: "promote", Concurrency: s.cfg.Concurrency, MaxAttempts: s.cfg.MaxAttempts,
+		GiveUp: s.giveUp, DrainTimeout: s.cfg.DrainTimeout,
+	}, s)
+}
+
+// installID is how many digits of the ledger's id name the installation.
+const installID = 8
+
+func (s *Service) connect() error {
+	s.fleet = engine.FleetOf(s.rt.Platform.Engines)
+	table := discovery.Open(s.rt.Ledger)
+	deployer, err := deploy.New(
+		deploy.Config{Install: s.rt.Fold.LedgerID()[:installID], Domain: s.cfg.Domain},
+		deploy.Deps{Engines: s.fleet, Table: table, Bus: s.rt.Ledger.Conn(), Logger: s.rt.Logger},
+	)
+	if err != nil {
+		return fmt.Errorf("promote: %w", err)
+	}
+	s.promoter.effects = &engines{
+		deployer: deployer, table: table, settings: s.settings, registry: s.registry, ledger: s.rt.Ledger, logger: s.rt.Logger,
+	}
+	return nil
+}
+
+// Handle does all that there is to do for the app that the event is about, or for every app.
+func (s *Service) Handle(ctx context.Context, m worker.Message) error {
+	if app := m.Record.Subject.App; app != "" {
+		return s.settle(ctx, app)
+	}
+	return s.settleAll(ctx)
+}
+
+// settleAll goes through all apps, some at a time.
+func (s *Service) settleAll(ctx context.Context) error {
+	var mu sync.Mutex
+	var errs []error
+	var work sync.WaitGroup
+	places := make(chan struct{}, s.cfg.Concurrency)
+	for _, a := range s.rt.Fold.Apps() {
+		places <- struct{}{}
+		work.Go(func() {
+			defer func() { <-places }()
+			if err := s.settle(ctx, a.Name); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, err)
+			}
+		})
+	}
+	work.Wait()
+	return errors.Join(errs...)
+}
+
+// settle does all that there is to do for an app, in its environments side by side: one that is slow or
+// whose engine is away does not hold up the others.
+func (s *Service) settle(ctx context.Context, app events.Slug) error {
+	r := &round{promoter: s.promoter, app: app}
+	r.all(ctx, "")
+	r.work.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return errors.Join(r.errs...)
+}
+
+// round is one look at an app.
+type round struct {
+	promoter *promoter
+	app      events.Slug
+	work     sync.WaitGroup
+	mu       sync.Mutex
+	errs     []error
+}
+
+// all settles every environment but one.
+func (r *round) all(ctx context.Context, but events.Slug) {
+	a := r.promoter.ledger.App(r.app)
+	if a == nil {
+		return
+	}
+	for _, env := range Environments(a) {
+		if env == but {
+			continue
+		}
+		r.work.Go(func() {
+			err := r.promoter.settle(ctx, Place{r.app, env}, func() { r.all(ctx, env) })
+			if err != nil {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				r.errs = append(r.errs, err)
+			}
+		})
+	}
+}
+
+// giveUp ends what could not be carried out, and does what there is to do after that.
+func (s *Service) giveUp(ctx context.Context, m worker.Message, last error) error {
+	for _, failed := range stepErrors(last) {
+		if err := s.promoter.giveUp(ctx, failed); err != nil {
+			return err
+		}
+	}
+	if err := s.Handle(ctx, m); err != nil {
+		s.rt.Logger.Warn("after giving up, left to the next look", "err", err)
+	}
+	return nil
+}
+
+// stepErrors finds every StepError in a joined error.
+func stepErrors(err error) []*StepError {
+	switch e := err.(type) {
+	case *StepError:
+		return []*StepError{e}
+	case interface{ Unwrap() []error }:
+		var all []*StepError
+		for _, one := range e.Unwrap() {
+			all = append(all, stepErrors(one)...)
+		}
+		return all
+	case interface{ Unwrap() error }:
+		return stepErrors(e.Unwrap())
+	}
+	return nil
+}
+
+// lookAround looks at everything when the service starts, and then every LookEvery: the ledger may say
+// what nobody has carried out, and engines may have lost what was.
+func (s *Service) lookAround(ctx context.Context) {
+	t := time.NewTicker(s.cfg.LookEvery)
+	defer t.Stop()
+	for {
+		for _, a := range s.rt.Fold.Apps() {
+			for _, env := range Environments(a) {
+				s.promoter.turns.retryCleaning(Place{a.Name, env})
+			}
+		}
+		if err := s.settleAll(ctx); err != nil && ctx.Err() == nil {
+			s.rt.Logger.Warn("looking around: not all could be done, to be tried again", "err", err)
+		}
+		s.healAll(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+func (s *Service) healAll(ctx context.Context) {
+	for _, a := range s.rt.Fold.Apps() {
+		for _, env := range Environments(a) {
+			if ctx.Err() != nil {
+				return
+			}
+			if err := s.promoter.heal(ctx, Place{a.Name, env}); err != nil && ctx.Err() == nil {
+				s.rt.Logger.Warn("looking after replicas, to be tried again", "app", a.Name, "env", env, "err", err)
+			}
+		}
+	}
+}
+
+// follower is the ledger as the runtime follows it.
+type follower struct{ rt *worker.Runtime }
+
+// App implements Ledger.
+func (f follower) App(name events.Slug) *fold.App { return f.rt.Fold.App(name) }
+
+// Append implements Ledger.
+func (f follower) Append(ctx context.Context, s events.Subject, e events.Event) (ledger.Record, error) {
+	return f.rt.Append(ctx, s, e)
+}
+
+// Undecided implements Ledger.
+func (f follower) Undecided(ctx context.Context, at Place, slot int) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for seq := uint64(0); ; {
+			a, err := f.rt.Fold.WaitApp(ctx, at.App, seq)
+			if err != nil {
+				return
+			}
+			seq = a.Seq
+			if s := a.Env(at.Env).Slot(slot); s != nil && s.Decision != "" {
+				cancel(errDecided)
+				return
+			}
+		}
+	})
+	return ctx, func() {
+		cancel(context.Canceled)
+		watching.Wait()
+	}
+}

@@ -1,0 +1,314 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"towpath.dev/pkg/pipeline"
+	"towpath.dev/services/towpath/client"
+	"towpath.dev/services/towpath/screen"
+)
+
+// command runs a command with nothing on stdin.
+func command(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	return commandIn(t, "", args...)
+}
+
+func commandIn(t *testing.T, stdin string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "stdin")
+	if err := os.WriteFile(name, []byte(stdin), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	in, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	var out, errs bytes.Buffer
+	code = Run(t.Context(), args, in, screen.Screen{Out: &out}, screen.Screen{Out: &errs})
+	return code, out.String(), errs.String()
+}
+
+// elsewhere makes the commands of a test look at no Towpath of this machine.
+func elsewhere(t *testing.T) (data string) {
+	t.Helper()
+	data = filepath.Join(t.TempDir(), "data")
+	t.Setenv("TOWPATH_URL", "")
+	t.Setenv("TOWPATH_TOKEN", "")
+	t.Setenv("TOWPATH_DATA", data)
+	return data
+}
+
+func TestWrongUsage(t *testing.T) {
+	elsewhere(t)
+	for _, line := range []string{
+		"nonsense", "show", "show a b", "show hello/zero", "show /1", "approve hello", "replay hello", "wait hello/1 --timeout soon",
+		"hold", "hold hello --all", "config set qa hello", "config set qa hello =x", "config set qa hello GREETING", "secret set qa hello KEY=value",
+		"submit", "submit --repo https://h/r", "submit --image x@sha256:1", "submit --app a --image x:latest", "submit --repo https://h/r --image x@sha256:1", "submit --repo https://h/r --commit 1 --definition x", "submit --image x@sha256:1 --definition /nowhere",
+		"app add", "app add hello --poll 30s", "app add --repo https://h/r --poll 1ms", "rollback hello", "promote hello/1", "rollback hello --env qa --to other/1",
+		"runs a --app b", "events a/1 --app b", "env nonsense", "runs --nonsense", "up --listen nowhere", "up --log-format xml",
+	} {
+		code, stdout, stderr := command(t, strings.Fields(line)...)
+		if code != exitUsage || stdout != "" || !strings.Contains(stderr, "--help") && !strings.Contains(stderr, "→") {
+			t.Errorf("towpath %s: exit code %d, %q, %q", line, code, stdout, stderr)
+		}
+	}
+}
+
+func TestNothingRuns(t *testing.T) {
+	data := elsewhere(t)
+	code, _, stderr := command(t, "runs")
+	if code != exitFailed || !strings.Contains(stderr, data) || !strings.Contains(stderr, "towpath up") {
+		t.Errorf("no data folder: %d, %s", code, stderr)
+	}
+	t.Setenv("TOWPATH_URL", "http://127.0.0.1:1")
+	if code, _, stderr := command(t, "runs"); code != exitUsage || !strings.Contains(stderr, "TOWPATH_TOKEN") {
+		t.Errorf("no token: %d, %s", code, stderr)
+	}
+	t.Setenv("TOWPATH_TOKEN", "t")
+	if code, _, stderr := command(t, "runs"); code != exitFailed || !strings.Contains(stderr, "127.0.0.1:1") || !strings.Contains(stderr, "refused") {
+		t.Errorf("nobody listens: %d, %s", code, stderr)
+	}
+	t.Setenv("TOWPATH_URL", "nonsense")
+	if code, _, stderr := command(t, "runs"); code != exitUsage || !strings.Contains(stderr, "TOWPATH_URL") {
+		t.Errorf("no URL: %d, %s", code, stderr)
+	}
+}
+
+// refusing starts a gateway that refuses everything with this status.
+func refusing(t *testing.T, status int, e client.Error) {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(status)
+		json.NewEncoder(w).Encode(map[string]any{"error": e})
+	}))
+	t.Cleanup(server.Close)
+	t.Setenv("TOWPATH_URL", server.URL)
+	t.Setenv("TOWPATH_TOKEN", "t")
+}
+
+func TestExitCodes(t *testing.T) {
+	for status, want := range map[int]int{
+		400: exitUsage, 401: exitRefused, 403: exitRefused, 404: exitNotFound, 408: exitTimedOut, 409: exitRefused,
+		413: exitUsage, 422: exitRefused, 500: exitFailed, 503: exitFailed, 504: exitTimedOut,
+	} {
+		refusing(t, status, client.Error{What: "approving", On: "hello/1", Why: "a reason", Do: "a remedy"})
+		code, stdout, stderr := command(t, "runs")
+		if code != want || stdout != "" || stderr != "error: approving hello/1: a reason\n  → a remedy\n" {
+			t.Errorf("%d: exit code %d, want %d; %q %q", status, code, want, stdout, stderr)
+		}
+	}
+}
+
+func TestErrorsCannotSteerTheTerminal(t *testing.T) {
+	refusing(t, 403, client.Error{What: "a\x1b[2J", Why: "b\x07\nc", Do: "d\x9b"})
+	if _, _, stderr := command(t, "runs"); stderr != "error: a·[2J: b·\n  c\n  → d·\n" {
+		t.Errorf("got %q", stderr)
+	}
+}
+
+// answering starts a gateway that answers with what is written for a path, and keeps what it was sent.
+func answering(t *testing.T, answers map[string]any) (sent map[string]string) {
+	t.Helper()
+	sent = map[string]string{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		var body bytes.Buffer
+		body.ReadFrom(req.Body)
+		sent[req.Method+" "+req.URL.RequestURI()] = body.String()
+		answer, ok := answers[req.Method+" "+req.URL.Path]
+		if !ok {
+			w.WriteHeader(http.StatusNotFound)
+			answer = map[string]any{"error": client.Error{What: "nothing there"}}
+		}
+		json.NewEncoder(w).Encode(answer)
+	}))
+	t.Cleanup(server.Close)
+	t.Setenv("TOWPATH_URL", server.URL)
+	t.Setenv("TOWPATH_TOKEN", "t")
+	return sent
+}
+
+func run(status client.Status, stages ...client.Stage) client.Run {
+	return client.Run{App: "hello", Run: "hello/3", Number: 3, Status: status, Digest: "sha256:1", Stages: stages}
+}
+
+func TestWaitSaysWhyNot(t *testing.T) {
+	verify := func(s client.Status) []client.Stage {
+		return []client.Stage{{Stage: "promote", Env: "qa", Status: client.Done}, {Stage: "verify", Env: "qa", Status: s}, {Stage: "promote", Env: "prod", Status: client.Pending}}
+	}
+	for _, c := range []struct {
+		run  client.Run
+		env  string
+		code int
+	}{
+		{run(client.Running, verify(client.Done)...), "qa", exitDone},
+		{run(client.Done, verify(client.Done)...), "", exitDone},
+		{run(client.RunFailed, verify(client.RunFailed)...), "qa", exitFailed},
+		{run(client.Stuck, verify(client.Stuck)...), "qa", exitFailed},
+		{run(client.Stuck, verify(client.Done)...), "qa", exitDone},
+		{run(client.RunRefused, verify(client.Pending)...), "qa", exitRefused},
+		{run(client.Cancelled, verify(client.Pending)...), "qa", exitFailed},
+		{run(client.Superseded, verify(client.Pending)...), "qa", exitFailed},
+		{run(client.Running, verify(client.Running)...), "qa", exitTimedOut},
+		{run(client.Running, verify(client.Running)...), "nowhere", exitNotFound},
+	} {
+		answering(t, map[string]any{"GET /v1/apps/hello/runs/3": c.run})
+		args := []string{"wait", "hello/3", "--timeout", "200ms"}
+		if c.env != "" {
+			args = append(args, "--env", c.env)
+		}
+		if code, _, stderr := command(t, args...); code != c.code {
+			t.Errorf("%s in %q: exit code %d, want %d: %s", c.run.Status, c.env, code, c.code, stderr)
+		}
+	}
+}
+
+func TestApproveFindsWhereItIsWanted(t *testing.T) {
+	waiting := run(client.Waiting, client.Stage{Stage: "promote", Env: "qa", Status: client.Done}, client.Stage{Stage: "promote", Env: "prod", Status: client.Waiting, For: "an approver"})
+	sent := answering(t, map[string]any{"GET /v1/apps/hello/runs/3": waiting, "POST /v1/commands": client.Answer{Text: "approved"}})
+	code, stdout, stderr := command(t, "approve", "hello/3", "--reason", "seen")
+	if code != exitDone || stdout != "approved\n" {
+		t.Fatalf("%d %q %q", code, stdout, stderr)
+	}
+	var cmd client.Command
+	if err := json.Unmarshal([]byte(sent["POST /v1/commands"]), &cmd); err != nil {
+		t.Fatal(err)
+	}
+	if cmd.ID == "" || cmd.Verb != "approve" || cmd.App != "hello" || cmd.Run != 3 || cmd.Env != "prod" || cmd.Digest != "sha256:1" || cmd.Reason != "seen" {
+		t.Errorf("sent %+v", cmd)
+	}
+}
+
+func TestReplayFindsWhatStopped(t *testing.T) {
+	stuck := run(client.Stuck, client.Stage{Stage: "build", Status: client.Done}, client.Stage{Stage: "promote", Env: "qa", Status: client.Stuck})
+	sent := answering(t, map[string]any{"GET /v1/apps/hello/runs/3": stuck, "POST /v1/commands": client.Answer{Text: "replaying"}})
+	if code, stdout, stderr := command(t, "replay", "hello/3"); code != exitDone || !strings.HasSuffix(stdout, "replaying\n→ towpath show hello/3 --follow\n") {
+		t.Fatalf("%d %q %q", code, stdout, stderr)
+	}
+	for _, where := range []string{"POST /v1/commands?dryRun=1", "POST /v1/commands"} {
+		if got := sent[where]; !strings.Contains(got, `"stage":"promote","env":"qa"`) {
+			t.Errorf("%s: %q", where, got)
+		}
+	}
+}
+
+func TestSecretsComeFromStdin(t *testing.T) {
+	sent := answering(t, map[string]any{"PUT /v1/secrets/qa/hello/PASSWORD": client.Setting{Version: 2}})
+	code, stdout, stderr := commandIn(t, "two words\n", "secret", "set", "qa", "hello", "PASSWORD")
+	if code != exitDone || strings.Contains(stdout+stderr, "two words") {
+		t.Errorf("%d %q %q", code, stdout, stderr)
+	}
+	if got := sent["PUT /v1/secrets/qa/hello/PASSWORD"]; got != `{"value":"two words"}` {
+		t.Errorf("sent %q", got)
+	}
+	if code, _, _ := commandIn(t, "\n", "secret", "set", "qa", "hello", "PASSWORD"); code != exitUsage {
+		t.Errorf("an empty value: %d", code)
+	}
+}
+
+func TestInitWritesOnce(t *testing.T) {
+	elsewhere(t)
+	folder := filepath.Join(t.TempDir(), "Hello World")
+	if err := os.Mkdir(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(folder)
+	if code, _, stderr := command(t, "init"); code != exitNotFound || !strings.Contains(stderr, "Dockerfile") {
+		t.Errorf("without a Dockerfile: %d %s", code, stderr)
+	}
+	if err := os.WriteFile("Dockerfile", []byte("FROM scratch\nEXPOSE 9000\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := command(t, "init")
+	if code != exitDone || !strings.Contains(stdout, "towpath remote") || !strings.Contains(stdout, "towpath up") {
+		t.Errorf("%d %q %q", code, stdout, stderr)
+	}
+	text, err := os.ReadFile(pipeline.FileName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d, err := pipeline.Parse(pipeline.FileName, text); err != nil || d.App != "hello-world" || d.Service.Port != 9000 {
+		t.Errorf("wrote %s: %v", text, err)
+	}
+	if code, _, stderr := command(t, "init"); code != exitFailed || !strings.Contains(stderr, "towpath.yaml") {
+		t.Errorf("again: %d %s", code, stderr)
+	}
+	if again, err := os.ReadFile(pipeline.FileName); err != nil || !bytes.Equal(again, text) {
+		t.Errorf("it was overwritten: %v", err)
+	}
+}
+
+// git asks the credential helper that `towpath remote` sets up, and gets the token for the gateway alone.
+func TestRemoteAndCredentials(t *testing.T) {
+	data := elsewhere(t)
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{client.URLFile: "http://127.0.0.1:7070\n", client.TokenFile: "tp_secret\n"} {
+		if err := os.WriteFile(filepath.Join(data, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Chdir(t.TempDir())
+	t.Setenv("GIT_CONFIG_GLOBAL", os.DevNull)
+	if out, err := exec.Command("git", "init", "-q").CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	for range 2 { // the second time changes what is there
+		if code, _, stderr := command(t, "remote", "hello"); code != exitDone {
+			t.Fatal(stderr)
+		}
+	}
+	for args, want := range map[string]string{
+		"remote get-url towpath": "http://127.0.0.1:7070/git/hello.git",
+		"config --get-urlmatch credential.helper http://127.0.0.1:7070/git/hello.git": "git-credential",
+	} {
+		out, err := exec.Command("git", strings.Fields(args)...).Output()
+		if err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("git %s: %v %q", args, err, out)
+		}
+	}
+	for host, want := range map[string]string{"127.0.0.1:7070": "username=towpath\npassword=tp_secret\n", "127.0.0.1:7071": "", "example.org": ""} {
+		code, stdout, _ := commandIn(t, fmt.Sprintf("protocol=http\nhost=%s\n\n", host), "git-credential", "get")
+		if code != exitDone || stdout != want {
+			t.Errorf("%s: %d %q", host, code, stdout)
+		}
+	}
+}
+
+// Every command says what it does and shows an example; every list has --json.
+func TestHelp(t *testing.T) {
+	p := &program{out: screen.Screen{}, err: screen.Screen{}}
+	lists := 0
+	for _, c := range p.root().Commands() {
+		commands := append(c.Commands(), c)
+		for _, c := range commands {
+			if c.Hidden || c.Name() == "completion" || c.Name() == "help" {
+				continue
+			}
+			if c.Short == "" || !c.HasSubCommands() && c.Example == "" {
+				t.Errorf("%s: no short text or no example", c.CommandPath())
+			}
+			switch c.Name() {
+			case "list", "show", "runs", "stuck", "events", "doctor", "version", "wait", "get":
+				lists++
+				if c.Flags().Lookup("json") == nil && !c.HasSubCommands() {
+					t.Errorf("%s has no --json", c.CommandPath())
+				}
+			}
+		}
+	}
+	if lists < 10 {
+		t.Errorf("only %d lists", lists)
+	}
+}

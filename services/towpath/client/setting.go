@@ -1,0 +1,49 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"time"
+)
+
+// Setting is one key of an app in one environment. A secret has no value here.
+type Setting struct {
+	Key     string    `json:"key"`
+	Value   *string   `json:"value,omitempty"`
+	Version uint64    `json:"version"`
+	Changed time.Time `json:"changed,omitzero"`
+	Actor   string    `json:"actor,omitempty"`
+}
+
+// Store is one of the two kinds of settings.
+type Store string
+
+// The stores.
+const (
+	Config  Store = "settings"
+	Secrets Store = "secrets"
+)
+
+// Settings lists the keys of an app in an environment.
+func (c *Client) Settings(ctx context.Context, s Store, env, app string) ([]Setting, error) {
+	var list []Setting
+	err := c.call(ctx, request{method: http.MethodGet, path: []string{"v1", string(s), env, app}, bound: quick}, &list)
+	return list, err
+}
+
+// SetSetting gives a key a new value.
+func (c *Client) SetSetting(ctx context.Context, s Store, env, app, key, value string) (Setting, error) {
+	var made Setting
+	err := c.call(ctx, request{
+		method: http.MethodPut, path: []string{"v1", string(s), env, app, key},
+		body: struct {
+			Value string `json:"value"`
+		}{value}, bound: quick,
+	}, &made)
+	return made, err
+}
+
+// DeleteSetting removes a key.
+func (c *Client) DeleteSetting(ctx context.Context, s Store, env, app, key string) error {
+	return c.call(ctx, request{method: http.MethodDelete, path: []string{"v1", string(s), env, app, key}, bound: quick}, nil)
+}

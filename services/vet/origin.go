@@ -1,0 +1,54 @@
+package vet
+
+import (
+	"fmt"
+	"strings"
+
+	"towpath.dev/events"
+	"towpath.dev/pkg/policy"
+	"towpath.dev/pkg/registry/provenance"
+)
+
+// origin is what an image's provenance has to say: the run's app and commit.
+type origin struct {
+	app       events.Slug
+	commit    string // empty: not known, so any will do
+	elsewhere bool   // another CI built the image
+}
+
+// originFindings judges what was stated about how the image was made. One genuine statement about the
+// run's commit is enough, whatever else claims to be one.
+func originFindings(o origin, genuine []provenance.Signed, refused []provenance.Refused) []events.Finding {
+	var stated []string
+	for _, s := range genuine {
+		from := s.Predicate.BuildDefinition
+		if (o.commit == "" || from.ExternalParameters.Commit == o.commit) && from.InternalParameters.App == string(o.app) {
+			return nil
+		}
+		stated = append(stated, fmt.Sprintf("commit %s of app %s", short(from.ExternalParameters.Commit), from.InternalParameters.App))
+	}
+	switch {
+	case len(stated) > 0:
+		return []events.Finding{newFinding(policy.ProvenanceMismatch, "find out why another commit's image came into this run, then push again",
+			"the image was built from %s, the run is about commit %s of app %s", list(stated), short(o.commit), o.app)}
+	case len(refused) > 0 && !o.elsewhere:
+		return []events.Finding{newFinding(policy.ProvenanceForged, "find out who else writes to the registry, then replay the build",
+			"the statement about how the image was made is not genuine: %v", refused[0].Why)}
+	}
+	why := "nothing says how the image was made"
+	switch {
+	case len(refused) > 0:
+		why = fmt.Sprintf("nothing that this platform trusts says how the image was made (there is a statement; %v)", refused[0].Why)
+	case o.elsewhere:
+		why += "; it was built elsewhere"
+	}
+	return []events.Finding{newFinding(policy.ProvenanceMissing, "let Towpath build the image from its source (git push)", "%s", why)}
+}
+
+// short is the beginning of a commit, for people.
+func short(commit string) string {
+	if commit == "" {
+		return "(unknown)"
+	}
+	return tidy(strings.ToLower(commit[:min(12, len(commit))]), 12)
+}

@@ -1,0 +1,269 @@
+package vet
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/secure-systems-lab/go-securesystemslib/dsse"
+
+	"towpath.dev/events"
+	"towpath.dev/pkg/policy"
+	"towpath.dev/pkg/registry"
+	"towpath.dev/pkg/registry/provenance"
+	"towpath.dev/services/vet/inventory"
+	"towpath.dev/services/vet/layers"
+)
+
+// effects is what vet works on: the registry, and the local disk.
+type effects struct {
+	cfg      Config
+	limits   layers.Limits
+	registry *registry.Client
+	signer   provenance.Signer
+	trust    provenance.Verifier
+	taker    *inventory.Taker
+	work     string // folder of this process
+}
+
+// job is one artifact to be judged.
+type job struct {
+	artifact     registry.Artifact
+	policy       policy.Policy
+	policyDigest string
+	environments []events.Slug
+	origin       origin
+}
+
+// verdict is a report that stands beside the artifact in the registry.
+type verdict struct {
+	report    Report
+	referrer  registry.Referrer
+	keyID     string
+	signature string // base64
+	reused    bool   // it was there already
+}
+
+// sbom names the SPDX document; nil: there is none.
+func (v verdict) sbom() *events.Evidence {
+	for _, d := range v.report.Documents {
+		if d.ArtifactType == spdxType {
+			digest := registry.Digest(d.Referrer)
+			return &events.Evidence{URI: v.referrer.Subject.Repository.At(digest).String(), Digest: d.Referrer}
+		}
+	}
+	return nil
+}
+
+// known is a report that is in the registry.
+type known struct {
+	report    Report
+	referrer  registry.Referrer
+	statement []byte
+	envelope  dsse.Envelope
+}
+
+// perform judges the artifact, and sees to it that the signed report stands beside it. What was found out
+// about the same image under the same policy before is not found out again.
+func (x *effects) perform(ctx context.Context, j job, log io.Writer) (verdict, error) {
+	earlier, err := x.recall(ctx, j)
+	if err != nil {
+		return verdict{}, err
+	}
+	var report Report
+	var found []events.Finding
+	if earlier != nil {
+		fmt.Fprintf(log, "the image was looked at before under this policy: %s\n", earlier.referrer.URI())
+		report = earlier.report
+		found, _ = report.content()
+	} else if report, found, err = x.examine(ctx, j, log); err != nil {
+		return verdict{}, err
+	}
+	genuine, refused, err := provenance.Find(ctx, x.registry, x.trust, j.artifact)
+	if err != nil {
+		return verdict{}, err
+	}
+	report.App, report.Commit = j.origin.app, j.origin.commit
+	found = append(found, originFindings(j.origin, genuine, refused)...)
+	return x.attest(ctx, j, report.complete(found, j.policy, j.environments), earlier)
+}
+
+// recall returns a report on the artifact's content under the same policy and by the same scanner; nil:
+// there is none.
+func (x *effects) recall(ctx context.Context, j job) (*known, error) {
+	referrers, err := x.registry.Referrers(ctx, j.artifact, registry.StatementType)
+	if err != nil {
+		return nil, err
+	}
+	wanted := Report{Policy: j.policyDigest, Scanner: inventory.Version}.annotations()
+	for _, r := range slices.Backward(referrers) {
+		if slices.ContainsFunc([]string{registry.PredicateTypeAnnotation, "dev.towpath.vet.policy", "dev.towpath.vet.scanner"},
+			func(name string) bool { return r.Annotations[name] != wanted[name] }) {
+			continue
+		}
+		body, _, err := x.registry.Read(ctx, r, maxReport)
+		if errors.Is(err, registry.ErrRefused) || errors.Is(err, registry.ErrNotFound) {
+			continue // not one of ours
+		}
+		if err != nil {
+			return nil, err
+		}
+		report, statement, err := ReadReport(x.trust, j.artifact, body)
+		if err != nil || report.Policy != j.policyDigest || report.Scanner != inventory.Version || report.Platform != x.cfg.Platform {
+			continue
+		}
+		if _, all := report.content(); !all || len(report.Documents) == 0 {
+			continue // cut short, or the analysis broke off: look again
+		}
+		k := &known{report: report, referrer: r, statement: statement}
+		return k, json.Unmarshal(body, &k.envelope)
+	}
+	return nil, nil
+}
+
+// examine looks into the image and puts its SBOM beside it.
+func (x *effects) examine(ctx context.Context, j job, log io.Writer) (Report, []events.Finding, error) {
+	report := Report{Policy: j.policyDigest, Scanner: inventory.Version, Platform: x.cfg.Platform}
+	dir, err := os.MkdirTemp(x.work, "image-")
+	if err != nil {
+		return report, nil, fmt.Errorf("making a folder for the image: %w", err)
+	}
+	keep := false // the folder, which an analysis that was given up still reads
+	defer func() {
+		if !keep {
+			os.RemoveAll(dir)
+		}
+	}()
+	start := time.Now()
+	c, image, err := x.fetch(ctx, j, dir)
+	if err != nil {
+		return report, nil, err
+	}
+	if image != nil {
+		fmt.Fprintf(log, "image read: %d layers, %d files, %.1f MiB (%s)\n",
+			len(image.DiffIDs), image.Files, float64(image.Bytes)/(1<<20), time.Since(start).Round(time.Millisecond))
+	}
+	if image != nil && image.Whole() {
+		start = time.Now()
+		c.inventory, keep, err = x.analyse(ctx, j, image, dir)
+		if errors.Is(err, inventory.ErrAnalysis) {
+			c.broke = err
+		} else if err != nil {
+			return report, nil, err
+		}
+	}
+	if c.inventory != nil {
+		fmt.Fprintf(log, "image analysed: %d packages (%s)\n", len(c.inventory.Packages), time.Since(start).Round(time.Millisecond))
+		report.Distribution, report.Bare, report.Packages = c.inventory.Distribution, c.inventory.Bare, len(c.inventory.Packages)
+		if report.Documents, err = x.document(ctx, j, c.inventory); err != nil {
+			return report, nil, err
+		}
+	}
+	if base := baseOf(c.diffIDs, j.policy.Bases); base != nil {
+		report.Base = base.Name
+	}
+	return report, contentFindings(c, j.policy), nil
+}
+
+// fetch brings the image onto the disk.
+func (x *effects) fetch(ctx context.Context, j job, dir string) (content, *layers.Image, error) {
+	c := content{platform: x.cfg.Platform}
+	platforms, err := x.registry.Platforms(ctx, j.artifact)
+	if err != nil {
+		return c, nil, err
+	}
+	if len(platforms) > 0 && !slices.Contains(platforms, x.cfg.Platform) {
+		c.faults = []layers.Fault{{What: fmt.Sprintf("it has no variant for %s, only for %s", x.cfg.Platform, strings.Join(platforms, ", "))}}
+		return c, nil, nil
+	}
+	c.others = slices.DeleteFunc(platforms, func(p string) bool { return p == x.cfg.Platform })
+	remote, err := x.registry.Image(ctx, j.artifact, x.cfg.Platform)
+	if err != nil {
+		return c, nil, err
+	}
+	image, err := layers.Unpack(ctx, remote, dir, x.limits)
+	if err != nil {
+		return c, nil, err
+	}
+	c.faults, c.diffIDs = image.Faults, image.DiffIDs
+	return c, image, nil
+}
+
+// analyse makes the inventory. Where ctx ends before the analysis does, it is left behind with its
+// folder, which then is removed when it ends.
+func (x *effects) analyse(ctx context.Context, j job, image *layers.Image, dir string) (_ *inventory.Inventory, left bool, err error) {
+	onDisk, err := image.V1()
+	if err != nil {
+		return nil, false, err
+	}
+	type result struct {
+		inventory *inventory.Inventory
+		err       error
+	}
+	done := make(chan result, 1)
+	go func() {
+		made, err := x.taker.Take(ctx, inventory.Subject{
+			Image: onDisk, Name: j.artifact.String(), Digest: string(j.artifact.Digest), Manifest: image.Manifest, Skip: image.Big,
+		}, dir)
+		done <- result{made, err}
+		if ctx.Err() != nil {
+			os.RemoveAll(dir)
+		}
+	}()
+	select {
+	case r := <-done:
+		return r.inventory, false, r.err
+	case <-ctx.Done():
+		return nil, true, fmt.Errorf("analysing the image: %w", context.Cause(ctx))
+	}
+}
+
+// document puts the SBOM beside the image.
+func (x *effects) document(ctx context.Context, j job, found *inventory.Inventory) ([]Document, error) {
+	referrer, err := x.registry.Attach(ctx, j.artifact, registry.Document{ArtifactType: spdxType, Body: found.SPDX})
+	if err != nil {
+		return nil, err
+	}
+	return []Document{{spdxType, string(referrer.Digest)}}, nil
+}
+
+// attest signs the report and puts it beside the image, unless it is there.
+func (x *effects) attest(ctx context.Context, j job, report Report, earlier *known) (verdict, error) {
+	text, err := report.encode(j.artifact)
+	if err != nil {
+		return verdict{}, fmt.Errorf("writing the report: %w", err)
+	}
+	if earlier != nil && bytes.Equal(text, earlier.statement) {
+		v := verdict{report: report, referrer: earlier.referrer, reused: true}
+		v.keyID, v.signature = signature(earlier.envelope)
+		return v, nil
+	}
+	envelope := x.signer.SignPayload(registry.StatementType, text)
+	body, err := json.Marshal(envelope)
+	if err != nil {
+		return verdict{}, fmt.Errorf("writing the report: %w", err)
+	}
+	referrer, err := x.registry.Attach(ctx, j.artifact, registry.Document{
+		ArtifactType: registry.StatementType, MediaType: registry.EnvelopeType, Annotations: report.annotations(), Body: body,
+	})
+	if err != nil {
+		return verdict{}, err
+	}
+	v := verdict{report: report, referrer: referrer}
+	v.keyID, v.signature = signature(envelope)
+	return v, nil
+}
+
+func signature(e dsse.Envelope) (keyID, sig string) {
+	if len(e.Signatures) == 0 {
+		return "", ""
+	}
+	return e.Signatures[0].KeyID, e.Signatures[0].Sig
+}
