@@ -1,0 +1,77 @@
+package system
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// prepareSeparate does what the documentation tells an operator to do: make keys and split them, generate the bus's
+// configuration, start a real nats-server and a real registry, make the streams, and start each service with nothing
+// but its own keys.
+func (s *System) prepareSeparate(ctx context.Context) error {
+	port, err := freePort()
+	if err != nil {
+		return err
+	}
+	address := fmt.Sprintf("127.0.0.1:%d", port)
+	towpath := filepath.Join(s.options.Binaries.Folder, "towpath")
+	keys, identities, config := filepath.Join(s.data, "keys"), filepath.Join(s.data, "identities"), filepath.Join(s.data, "nats.conf")
+	for _, args := range [][]string{
+		{"keys", "init", "--keys", keys, "--split", identities},
+		{"bus", "config", "--keys", keys, "--store", filepath.Join(s.data, "nats"), "--listen", address, "--output", config},
+	} {
+		if _, err := output(ctx, nil, towpath, args...); err != nil {
+			return err
+		}
+	}
+	if err := s.platformOfSeparate(ctx); err != nil {
+		return err
+	}
+	s.programs = []program{{
+		name: "bus",
+		argv: []string{filepath.Join(s.options.Binaries.Servers, "nats-server"), "-c", config},
+		ready: func(ctx context.Context) error {
+			_, err := output(ctx, nil, towpath, "bus", "init", "--bus", "nats://"+address, "--keys", keys)
+			return err
+		},
+	}}
+	for _, service := range Services {
+		s.programs = append(s.programs, s.serviceProgram(service, filepath.Join(identities, service), "nats://"+address))
+	}
+	return nil
+}
+
+// platformOfSeparate writes platform.yaml: what the scenario says, and the registry's address.
+func (s *System) platformOfSeparate(ctx context.Context) error {
+	text := s.options.Platform
+	if s.options.Registry == "" {
+		registry, err := StartRegistry(ctx, s.options.Binaries, filepath.Join(s.options.Folder, "registry"))
+		if err != nil {
+			return err
+		}
+		s.own, s.registry = registry, registry.Address()
+		text += "\nregistry: {address: \"" + s.registry + "\"}\n"
+	}
+	return os.WriteFile(filepath.Join(s.data, "platform.yaml"), []byte(text), 0o600)
+}
+
+func (s *System) serviceProgram(service, keys, url string) program {
+	p := program{
+		name: service,
+		argv: []string{filepath.Join(s.options.Binaries.Folder, service)},
+		env: []string{"TOWPATH_BUS=" + url, "TOWPATH_KEYS=" + keys, "TOWPATH_PLATFORM=" + filepath.Join(s.data, "platform.yaml"),
+			"TOWPATH_GATEWAY=http://" + s.gateway},
+	}
+	switch service {
+	case "build", "vet":
+		p.argv = append(p.argv, "--work", filepath.Join(s.data, "work-"+service))
+	case "gateway":
+		p.argv = append(p.argv, "--data", s.data, "--listen", s.gateway, "--edge", "http://"+s.edge)
+	case "edge":
+		p.argv = append(p.argv, "--listen", s.edge)
+		p.ready = s.entriesReady
+	}
+	return p
+}
