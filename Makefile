@@ -1,0 +1,94 @@
+# Every target is explained by `make help`. CI runs the same ones (.ci/run).
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+MODULES := $(patsubst %/go.mod,%,$(wildcard events/go.mod pkg/go.mod services/*/go.mod e2e/go.mod))
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# The race detector needs a C compiler; where there is none the tests still run, and say so.
+RACE := $(shell command -v gcc >/dev/null 2>&1 && [ "$$(go env CGO_ENABLED)" = 1 ] && echo -race)
+# What `go test` is told besides, e.g. `make test TESTFLAGS=-v` or `make test TESTFLAGS='-run Rollback'`.
+TESTFLAGS ?=
+# Which packages are tested, e.g. `make test PACKAGES=./pkg/ledger/...`.
+PACKAGES ?= $(MODULES:%=./%/...)
+# The scenarios come last, alone and without the race detector: they hold running programs to times.
+SCENARIOS = $(filter ./e2e%,$(PACKAGES))
+UNITS = $(filter-out ./e2e%,$(PACKAGES))
+
+.PHONY: help
+help: ## Print what each target does (this)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build bin/towpath (everything in one) and one binary for each service into bin/
+	@mkdir -p bin
+	go build -o bin/ ./services/*/cmd/*
+
+.PHONY: demo
+demo: engine ## Watch a commit go through dev and QA to prod, then two breaks on purpose (under 60 s)
+	@mkdir -p bin
+	@echo "Building towpath (a few minutes the first time, seconds afterwards) ..."
+	@began=$$(date +%s); go build -o bin/towpath ./services/towpath/cmd/towpath && \
+	exec bin/towpath demo --compiled $$(( $$(date +%s) - began ))s
+
+.PHONY: test
+test: engine servers ## Run every test: packages with the race detector, then the scenarios against a real Engine
+	@[ -n "$(RACE)" ] || echo "no C compiler here: testing without the race detector (apt-get install gcc libc6-dev)"
+	$(if $(UNITS),go test $(RACE) -timeout 45m $(TESTFLAGS) $(UNITS))
+	$(if $(SCENARIOS),go test -timeout 45m $(TESTFLAGS) $(SCENARIOS))
+
+.PHONY: check
+check: check-format check-vet check-static check-modules check-shell ## Run every check that needs no Engine (format, vet, staticcheck, modules, imports)
+	go test -count=1 ./e2e/imports/...
+
+.PHONY: check-format
+check-format: ## Fail on files that gofmt would change
+	@files=$$(git ls-files -co --exclude-standard '*.go' | xargs -r ls 2>/dev/null | xargs -r gofmt -l); \
+	[ -z "$$files" ] || { printf 'gofmt -w these files:\n%s\n' "$$files"; exit 1; }
+
+.PHONY: check-vet
+check-vet: ## Run go vet in every module
+	go vet $(MODULES:%=./%/...)
+
+.PHONY: check-static
+check-static: ## Run staticcheck (pinned) in every module
+	@mkdir -p .cache/tools
+	GOWORK=off GOBIN=$(CURDIR)/.cache/tools go install $(STATICCHECK)
+	@for module in $(MODULES); do \
+	  echo "staticcheck $$module"; (cd $$module && $(CURDIR)/.cache/tools/staticcheck ./...) || exit 1; \
+	done
+
+.PHONY: check-modules
+check-modules: ## Fail where a module does not build by itself (GOWORK=off) or its go.mod is not tidy
+	@for module in $(MODULES); do \
+	  echo "GOWORK=off $$module"; (cd $$module && GOWORK=off go build ./... && GOWORK=off go mod tidy -diff) || exit 1; \
+	done
+	@cd deployments/servers && GOWORK=off go mod tidy -diff && GOWORK=off go mod verify >/dev/null
+
+.PHONY: check-shell
+check-shell: ## Parse every shell script
+	@for script in .ci/run $$(git ls-files -co --exclude-standard '*.sh'); do bash -n $$script || exit 1; done
+
+.PHONY: bench
+bench: engine servers ## Measure against the targets of the design, as ratios taken in one run
+	go run ./e2e/bench $(BENCHFLAGS)
+
+.PHONY: engine
+engine: ## Make sure that a Docker Engine answers (asks before it installs one; CI=true consents)
+	@deployments/engine.sh
+
+.PHONY: servers
+servers: ## Build the real nats-server and registry that tests run against (kept outside the tree)
+	@deployments/servers/build.sh nats-server registry >/dev/null
+
+.PHONY: tools
+tools: ## Show which versions of the tools are used here, and what is missing
+	@go version; git --version; make --version | head -n 1
+	@command -v docker >/dev/null && docker version --format 'Docker Engine {{.Server.Version}}, client {{.Client.Version}}' || echo "docker: no program or no Engine; deployments/engine.sh gets one"
+	@command -v gcc >/dev/null && gcc --version | head -n 1 || echo "gcc: missing, so tests run without the race detector"
+	@echo "staticcheck: $(STATICCHECK)"
+
+.PHONY: clean
+clean: ## Remove what builds left in the tree (bin, .cache); servers and Go's own caches stay
+	rm -rf bin .cache
