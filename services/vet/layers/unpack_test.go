@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -232,9 +233,11 @@ func TestBigFiles(t *testing.T) {
 // TestRegistryFaults tells what the registry does to an image from what the image is.
 func TestRegistryFaults(t *testing.T) {
 	store := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	var spoil func(w http.ResponseWriter, r *http.Request) bool
+	whole := func(http.ResponseWriter, *http.Request) bool { return false }
+	var spoil atomic.Value // func(w, r) bool: whether it answered instead of the registry
+	spoil.Store(whole)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if spoil == nil || !spoil(w, r) {
+		if !spoil.Load().(func(http.ResponseWriter, *http.Request) bool)(w, r) {
 			store.ServeHTTP(w, r)
 		}
 	}))
@@ -283,12 +286,12 @@ func TestRegistryFaults(t *testing.T) {
 		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			spoil = nil
+			spoil.Store(whole)
 			remoteImage, err := remote.Image(ref, remote.WithContext(t.Context()))
 			if err != nil {
 				t.Fatal(err)
 			}
-			spoil = c.spoil
+			spoil.Store(c.spoil)
 			got, err := Unpack(t.Context(), remoteImage, t.TempDir(), roomy)
 			if c.fault && (err != nil || got.Whole()) || !c.fault && err == nil {
 				t.Errorf("faults %+v, error %v", got.Faults, err)
