@@ -33,7 +33,7 @@ func ParseSlug(s string) (Slug, error) {
 // signing key's role must be the same.
 type Writer string
 
-// The writers. Edge and Operator hold identities but write no event.
+// The writers. Edge, Notify and Operator hold identities but write no event.
 const (
 	Gateway  Writer = "gateway"
 	Build    Writer = "build"
@@ -43,6 +43,7 @@ const (
 	Watch    Writer = "watch"
 	Ledger   Writer = "ledger"
 	Edge     Writer = "edge"
+	Notify   Writer = "notify"
 	Operator Writer = "operator"
 )
 

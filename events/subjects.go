@@ -26,9 +26,29 @@ const (
 	BucketSecrets   = "SECRETS"   // the same, encrypted
 	BucketDiscovery = "DISCOVERY" // key: <env>.<app>; where the edge sends requests
 
+	BucketNotify = "NOTIFY" // key: receiver; how far its notifications have been sent
+
 	// DrainSubject is the edge's request to wait until an app's older instances are idle.
 	DrainSubject = "edge.drain"
+	// LinkSubject is notify's request to the gateway for the address of a run's page.
+	LinkSubject = "gateway.link"
+	// BotSubjects are where bots ask the gateway: command.<bot>.> is that bot's own.
+	BotSubjects = "command.*.>"
 )
+
+// BotSubject is where one bot sends its commands, each a request whose answer is what became of it. Nobody else can
+// send there, so that it says who asks.
+func BotSubject(bot Slug) string { return "command." + string(bot) + ".received" }
+
+// BotOf returns the bot that a request on one of BotSubjects came from.
+func BotOf(subject string) (Slug, error) {
+	rest, ok := strings.CutPrefix(subject, "command.")
+	bot, _, more := strings.Cut(rest, ".")
+	if !ok || !more {
+		return "", fmt.Errorf("%.100q is no bot's subject", subject)
+	}
+	return ParseSlug(bot)
+}
 
 // StreamName returns the name of the stream that holds an epoch.
 func StreamName(epoch int) string { return StreamPrefix + strconv.Itoa(epoch) }

@@ -27,7 +27,7 @@ import (
 
 // IDs are the identities of an installation: one NATS account, NATS key and signing key each. The
 // ledger's door and the operator share the account that owns the bus.
-var IDs = append(slices.Clone(writerIDs()), string(events.Edge), string(events.Operator))
+var IDs = append(slices.Clone(writerIDs()), string(events.Edge), string(events.Notify), string(events.Operator))
 
 func writerIDs() []string {
 	ids := make([]string, len(events.Writers))

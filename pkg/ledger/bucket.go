@@ -44,11 +44,12 @@ var bucketHistory = map[string]int64{
 	events.BucketConfig:    64,
 	events.BucketSecrets:   64,
 	events.BucketDiscovery: 1,
+	events.BucketNotify:    1,
 }
 
 func bucketStreams() []jetstream.StreamConfig {
 	var all []jetstream.StreamConfig
-	for _, name := range []string{events.BucketActors, events.BucketConfig, events.BucketDiscovery, events.BucketSecrets} {
+	for _, name := range []string{events.BucketActors, events.BucketConfig, events.BucketDiscovery, events.BucketNotify, events.BucketSecrets} {
 		subjects := "$KV." + name + ".>"
 		all = append(all, jetstream.StreamConfig{
 			Name:              "KV_" + name,

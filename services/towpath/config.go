@@ -37,6 +37,9 @@ type Config struct {
 	// part of images' names, so that it should stay what it was. Not used where the platform file
 	// names a registry elsewhere.
 	RegistryListen string
+	// BusListen is the address at which bots and services elsewhere reach the bus. Empty: nobody outside this process
+	// does.
+	BusListen string
 	// DrainTimeout bounds how long a stop waits for what has begun. 0 means 30 s.
 	DrainTimeout time.Duration
 }
@@ -87,11 +90,15 @@ type listenAddress struct {
 }
 
 func (c *Config) addresses() []listenAddress {
-	return []listenAddress{
+	all := []listenAddress{
 		{"gateway", "--listen", &c.Listen},
 		{"edge", "--edge-listen", &c.EdgeListen},
 		{"registry", "--registry-listen", &c.RegistryListen},
 	}
+	if c.BusListen != "" {
+		all = append(all, listenAddress{"bus", "--bus-listen", &c.BusListen})
+	}
+	return all
 }
 
 // Names in the data folder.

@@ -113,11 +113,12 @@ func (s *Service) prepare(context.Context) error {
 }
 
 func (s *Service) startBus(ctx context.Context) error {
-	server, err := bus.Start(bus.Config{StoreDir: s.cfg.busStore(), Keys: s.cfg.keys(), Logger: s.deps.Logger})
+	server, err := bus.Start(bus.Config{StoreDir: s.cfg.busStore(), Listen: s.cfg.BusListen, Keys: s.cfg.keys(), Logger: s.deps.Logger})
 	if err != nil {
 		return err
 	}
 	s.bus = server
+	s.group.start("bus", func(ctx context.Context) error { server.KeepUp(ctx); return nil })
 	return ledger.Provision(ctx, ledger.Options{
 		InProcess: server, Service: string(events.Operator), Keys: s.cfg.keys(), Logger: s.deps.Logger,
 	})

@@ -53,7 +53,7 @@ func TestConfigurationIsWhatAServerElsewhereReads(t *testing.T) {
 	if !o.JetStream || !o.SyncAlways || o.StoreDir != cfg.StoreDir || o.Port != 4222 || o.Host != "127.0.0.1" {
 		t.Errorf("read as JetStream %v, sync always %v, %s, %s:%d", o.JetStream, o.SyncAlways, o.StoreDir, o.Host, o.Port)
 	}
-	if len(o.Accounts) != 8 || len(o.Nkeys) != len(identity.IDs) || o.NoAuthUser != "" || len(o.Users) != 0 {
+	if len(o.Accounts) != 9 || len(o.Nkeys) != len(identity.IDs) || o.NoAuthUser != "" || len(o.Users) != 0 {
 		t.Errorf("%d accounts, %d keys, no-auth user %q, %d users", len(o.Accounts), len(o.Nkeys), o.NoAuthUser, len(o.Users))
 	}
 	if seed := regexp.MustCompile(`\bS[UANOC][A-Z2-7]{20,}`).FindString(text.String()); seed != "" {

@@ -81,6 +81,10 @@ func WriteConfig(w io.Writer, cfg Config) error {
 		}
 		public[events.Writer(id)] = key.Public
 	}
+	bots, err := identity.Bots(cfg.Keys)
+	if err != nil {
+		return err
+	}
 	var b bytes.Buffer
 	fmt.Fprintln(&b, "# nats-server configuration of Towpath's bus. Generated: towpath bus config")
 	if cfg.Listen != "" {
@@ -91,7 +95,10 @@ func WriteConfig(w io.Writer, cfg Config) error {
 	fmt.Fprintln(&b, "accounts {")
 	writeOwner(&b, public, cfg.Epoch)
 	for _, service := range accounts {
-		writeService(&b, service, public[service], cfg.Epoch)
+		writeService(&b, service, public[service], cfg.Epoch, bots)
+	}
+	for _, bot := range bots {
+		writeBot(&b, bot)
 	}
 	fmt.Fprintln(&b, "}")
 	if _, err := w.Write(b.Bytes()); err != nil {
@@ -126,19 +133,36 @@ func export(g grant) string {
 	return fmt.Sprintf("{service: %s, accounts: [%s]}", quote(g.subject), g.account)
 }
 
-func writeService(b *bytes.Buffer, service events.Writer, public string, epoch int) {
+func writeService(b *bytes.Buffer, service events.Writer, public string, epoch int, bots []identity.BotKey) {
 	fmt.Fprintf(b, "  %s {\n    users: [{nkey: %s}]\n    imports: [\n", account(service), public)
 	for _, g := range grants(service, epoch) {
 		fmt.Fprintf(b, "      %s\n", importLine(g))
 	}
-	if service == events.Promote {
-		fmt.Fprintf(b, "      {service: {account: %s, subject: %s}}\n", account(events.Edge), quote(events.DrainSubject))
+	var exports []string
+	for _, r := range between {
+		switch service {
+		case r.from:
+			fmt.Fprintf(b, "      {service: {account: %s, subject: %s}}\n", account(r.to), quote(r.subject))
+		case r.to:
+			exports = append(exports, fmt.Sprintf("{service: %s, accounts: [%s]}", quote(r.subject), account(r.from)))
+		}
 	}
-	fmt.Fprint(b, "    ]\n")
-	if service == events.Edge {
-		fmt.Fprintf(b, "    exports: [{service: %s, accounts: [%s]}]\n", quote(events.DrainSubject), account(events.Promote))
+	if service == events.Gateway {
+		for _, bot := range bots {
+			exports = append(exports, fmt.Sprintf("{service: %s, accounts: [%s]}", quote(botSubjects(bot.ID)), quote(botAccount(bot.ID))))
+		}
 	}
-	fmt.Fprint(b, "  }\n")
+	fmt.Fprint(b, "    ]\n    exports: [\n")
+	for _, line := range exports {
+		fmt.Fprintf(b, "      %s\n", line)
+	}
+	fmt.Fprint(b, "    ]\n  }\n")
+}
+
+func writeBot(b *bytes.Buffer, bot identity.BotKey) {
+	subjects := quote(botSubjects(bot.ID))
+	fmt.Fprintf(b, "  %s {\n    users: [{nkey: %s, permissions: {publish: {allow: [%s]}, subscribe: {allow: [\"_INBOX.>\"]}}}]\n", quote(botAccount(bot.ID)), bot.Public, subjects)
+	fmt.Fprintf(b, "    imports: [{service: {account: %s, subject: %s}}]\n  }\n", account(events.Gateway), subjects)
 }
 
 func importLine(g grant) string {

@@ -27,12 +27,29 @@ type grant struct {
 	many    bool   // one request has many answers
 }
 
+// between are the requests that one service takes from another: everything else that two services have to tell each
+// other is an event.
+var between = []struct {
+	subject  string
+	from, to events.Writer
+}{
+	{events.DrainSubject, events.Promote, events.Edge},
+	{events.LinkSubject, events.Notify, events.Gateway},
+}
+
+// botAccount returns the name of a bot's account. It can send requests on its own subjects and hear their answers,
+// and there is nothing else in it.
+func botAccount(bot events.Slug) string { return "BOT_" + string(bot) }
+
+// botSubjects are the ones on which a bot may send requests to the gateway.
+func botSubjects(bot events.Slug) string { return "command." + string(bot) + ".>" }
+
 // account returns the name of a service's account.
 func account(service events.Writer) string { return strings.ToUpper(string(service)) }
 
 // accounts are the services with an account of their own.
 var accounts = []events.Writer{
-	events.Gateway, events.Build, events.Vet, events.Promote, events.Verify, events.Watch, events.Edge,
+	events.Gateway, events.Build, events.Vet, events.Promote, events.Verify, events.Watch, events.Edge, events.Notify,
 }
 
 // bucketRights says who may read and who may write each bucket. Whoever may write may read.
@@ -41,6 +58,7 @@ var bucketRights = map[string]struct{ read, write []events.Writer }{
 	events.BucketConfig:    {write: []events.Writer{events.Gateway}, read: []events.Writer{events.Promote}},
 	events.BucketSecrets:   {write: []events.Writer{events.Gateway}, read: []events.Writer{events.Promote}},
 	events.BucketDiscovery: {write: []events.Writer{events.Promote}, read: []events.Writer{events.Edge, events.Gateway, events.Verify, events.Watch}},
+	events.BucketNotify:    {write: []events.Writer{events.Notify}},
 }
 
 // grants returns everything that one service's account may do on the bus, in a fixed order. What is not
@@ -61,7 +79,7 @@ func grants(service events.Writer, epoch int) []grant {
 			g = append(g, consume(stream, c.Durable)...)
 		}
 	}
-	for _, name := range []string{events.BucketActors, events.BucketConfig, events.BucketDiscovery, events.BucketSecrets} {
+	for _, name := range []string{events.BucketActors, events.BucketConfig, events.BucketDiscovery, events.BucketNotify, events.BucketSecrets} {
 		g = append(g, bucketGrants(service, name)...)
 	}
 	switch service {

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -14,7 +15,13 @@ import (
 )
 
 // Server is a nats-server in this process. It serves as nats.InProcessConnProvider.
-type Server struct{ server *server.Server }
+type Server struct {
+	server *server.Server
+	cfg    Config
+
+	mu   sync.Mutex
+	text []byte // the configuration that it runs with
+}
 
 // startTimeout bounds the recovery of the streams from disk.
 const startTimeout = 2 * time.Minute
@@ -29,21 +36,9 @@ func Start(cfg Config) (*Server, error) {
 	if err := WriteConfig(&text, cfg); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(cfg.StoreDir, 0o700); err != nil {
-		return nil, fmt.Errorf("starting the bus: %w", err)
-	}
-	path := filepath.Join(cfg.StoreDir, "nats.conf")
-	if err := os.WriteFile(path, text.Bytes(), 0o600); err != nil {
-		return nil, fmt.Errorf("starting the bus: %w", err)
-	}
-	options, err := server.ProcessConfigFile(path)
+	options, err := options(cfg, text.Bytes())
 	if err != nil {
-		return nil, fmt.Errorf("starting the bus with %s: %w", path, err)
-	}
-	options.NoSigs = true
-	options.DontListen = cfg.Listen == ""
-	if _, port, _ := net.SplitHostPort(cfg.Listen); port == "0" {
-		options.Port = server.RANDOM_PORT
+		return nil, fmt.Errorf("starting the bus: %w", err)
 	}
 	s, err := server.NewServer(options)
 	if err != nil {
@@ -60,7 +55,80 @@ func Start(cfg Config) (*Server, error) {
 		s.Shutdown()
 		return nil, fmt.Errorf("starting the bus on %q with its streams in %s: %s", cfg.Listen, cfg.StoreDir, why)
 	}
-	return &Server{s}, nil
+	return &Server{server: s, cfg: cfg, text: text.Bytes()}, nil
+}
+
+// options keeps a configuration as nats.conf and reads it as the server does.
+func options(cfg Config, text []byte) (*server.Options, error) {
+	if err := os.MkdirAll(cfg.StoreDir, 0o700); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(cfg.StoreDir, "nats.conf")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		return nil, err
+	}
+	o, err := server.ProcessConfigFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	o.NoSigs = true
+	o.DontListen = cfg.Listen == ""
+	if _, port, _ := net.SplitHostPort(cfg.Listen); port == "0" {
+		o.Port = server.RANDOM_PORT
+	}
+	return o, nil
+}
+
+// Reload gives every identity the key that the keys folder has for it now, bots included, and reports whether anything
+// changed. Connections of identities whose key is the same stay.
+func (s *Server) Reload() (changed bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var text bytes.Buffer
+	if err := WriteConfig(&text, s.cfg); err != nil {
+		return false, err
+	}
+	if bytes.Equal(text.Bytes(), s.text) {
+		return false, nil
+	}
+	o, err := options(s.cfg, text.Bytes())
+	if err == nil {
+		err = s.server.ReloadOptions(o)
+	}
+	if err != nil {
+		return false, fmt.Errorf("changing the bus's configuration: %w", err)
+	}
+	s.text = text.Bytes()
+	return true, nil
+}
+
+// lookEvery is how often KeepUp looks at the keys folder.
+const lookEvery = time.Second
+
+// KeepUp reloads the server when its keys folder changes, until ctx ends. What cannot be read leaves everything as it
+// was, and is said once.
+func (s *Server) KeepUp(ctx context.Context) {
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	said := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		changed, err := s.Reload()
+		switch {
+		case err != nil && err.Error() != said:
+			said = err.Error()
+			s.cfg.Logger.Error("the bus keeps the keys that it has", "err", err)
+		case err == nil && changed:
+			s.cfg.Logger.Info("the bus has taken changed keys up")
+			fallthrough
+		case err == nil:
+			said = ""
+		}
+	}
 }
 
 // InProcessConn implements nats.InProcessConnProvider.

@@ -28,6 +28,7 @@ func Conformance(t *testing.T, l *Ledger) {
 	t.Run("hostile requests are refused", func(t *testing.T) { hostileRequests(t, l) })
 	t.Run("no identity gets past the door", func(t *testing.T) { pastTheDoor(t, l) })
 	t.Run("no identity changes the bus", func(t *testing.T) { changeTheBus(t, l) })
+	t.Run("a bot reaches the gateway and nothing else", func(t *testing.T) { confinedBot(t, l) })
 	t.Run("no identity settles another's messages", func(t *testing.T) { settleAnothers(t, l) })
 	t.Run("buckets keep versions and refuse strangers", func(t *testing.T) { buckets(t, l) })
 	t.Run("logs are kept and followed", func(t *testing.T) { logs(t, l) })

@@ -17,6 +17,8 @@ import (
 type running interface {
 	URL() string
 	Shutdown()
+	// Reload takes changed keys up.
+	Reload() (changed bool, err error)
 }
 
 // Separate runs the server as a process of its own instead of in the test's: the pinned nats-server
@@ -27,6 +29,24 @@ func Separate() Option { return func(l *Ledger) { l.begin = l.startProcess } }
 type process struct {
 	command *exec.Cmd
 	url     string
+	cfg     bus.Config
+	path    string // of its configuration
+}
+
+// Reload does what an operator does: the configuration is written again, and the server told.
+func (p *process) Reload() (bool, error) {
+	if err := p.configure(); err != nil {
+		return false, err
+	}
+	return true, p.command.Process.Signal(syscall.SIGHUP)
+}
+
+func (p *process) configure() error {
+	var text bytes.Buffer
+	if err := bus.WriteConfig(&text, p.cfg); err != nil {
+		return err
+	}
+	return os.WriteFile(p.path, text.Bytes(), 0o600)
 }
 
 func (p *process) URL() string { return p.url }
@@ -53,14 +73,13 @@ func (l *Ledger) startProcess(listen string) (running, error) {
 		listen = free.Addr().String()
 		free.Close()
 	}
-	var text bytes.Buffer
-	if err := bus.WriteConfig(&text, bus.Config{StoreDir: filepath.Join(l.dir, "nats"), Listen: listen, Keys: l.Keys, Epoch: l.Epoch}); err != nil {
-		return nil, err
-	}
 	path := filepath.Join(l.dir, "nats.conf")
-	if err := os.WriteFile(path, text.Bytes(), 0o600); err != nil {
+	p := &process{
+		command: exec.Command(binary, "-c", path, "-l", filepath.Join(l.dir, "nats.log")), url: "nats://" + listen, path: path,
+		cfg: bus.Config{StoreDir: filepath.Join(l.dir, "nats"), Listen: listen, Keys: l.Keys, Epoch: l.Epoch},
+	}
+	if err := p.configure(); err != nil {
 		return nil, err
 	}
-	p := &process{command: exec.Command(binary, "-c", path, "-l", filepath.Join(l.dir, "nats.log")), url: "nats://" + listen}
 	return p, p.command.Start()
 }

@@ -52,7 +52,7 @@ copied into a folder of its own, which is all that its process may have.`,
 	}
 	make.Flags().StringVar(&keys, "keys", "keys", "folder of the keys")
 	make.Flags().StringVar(&split, "split", "", "folder that gets one folder for each identity")
-	c.AddCommand(make)
+	c.AddCommand(make, p.keysBotCommand())
 	return c
 }
 
