@@ -50,11 +50,19 @@ func Init(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("making the keys folder: %w", err)
 	}
+	unlock, err := lock(dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := finishRotation(dir); err != nil {
+		return err
+	}
 	for _, id := range IDs {
-		if err := createOnce(filepath.Join(dir, id+".nk"), newBusSeed); err != nil {
+		if err := createOnce(busKeyFile(dir, id), newBusSeed); err != nil {
 			return fmt.Errorf("making the bus key of %s: %w", id, err)
 		}
-		if err := createOnce(filepath.Join(dir, id+".key"), newSigningKey); err != nil {
+		if err := createOnce(signingKeyFile(dir, id), newSigningKey); err != nil {
 			return fmt.Errorf("making the signing key of %s: %w", id, err)
 		}
 	}
@@ -139,7 +147,7 @@ type BusKey struct {
 
 // LoadBusKey reads the NATS key of an identity.
 func LoadBusKey(dir, id string) (*BusKey, error) {
-	seed, err := os.ReadFile(filepath.Join(dir, id+".nk"))
+	seed, err := os.ReadFile(busKeyFile(dir, id))
 	if err != nil {
 		return nil, fmt.Errorf("reading the bus key of %s: %w", id, err)
 	}
@@ -157,11 +165,22 @@ func LoadBusKey(dir, id string) (*BusKey, error) {
 // Sign answers the server's nonce, as nats.Nkey asks.
 func (k *BusKey) Sign(nonce []byte) ([]byte, error) { return k.pair.Sign(nonce) }
 
+func signingKeyFile(dir, id string) string { return filepath.Join(dir, id+".key") }
+
+func busKeyFile(dir, id string) string { return filepath.Join(dir, id+".nk") }
+
 func loadSigningKey(dir, id string) (ed25519.PrivateKey, error) {
-	path := filepath.Join(dir, id+".key")
-	data, err := os.ReadFile(path)
+	key, err := readSigningKey(signingKeyFile(dir, id))
 	if err != nil {
 		return nil, fmt.Errorf("reading the signing key of %s: %w", id, err)
+	}
+	return key, nil
+}
+
+func readSigningKey(path string) (ed25519.PrivateKey, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
 	}
 	block, rest := pem.Decode(data)
 	if block == nil || len(rest) > 0 {

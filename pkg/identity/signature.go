@@ -21,35 +21,56 @@ const PayloadType = "application/vnd.towpath.event.v1+json"
 // ErrSignature is wrapped when a signature is missing, malformed, of an unknown key, or wrong.
 var ErrSignature = errors.New("signature not accepted")
 
-// Signer signs as one identity. It is safe for concurrent use.
+// Signer signs as one identity. It is safe for concurrent use. When the identity's key is rotated it signs
+// with the new one, within half a second and without a restart.
 type Signer struct {
 	// ID is the identity, which for a service is its writer token.
-	ID    string
-	keyID string
-	key   ed25519.PrivateKey
+	ID   string
+	file *file[signingKey]
+}
+
+// signingKey is a private key and its name.
+type signingKey struct {
+	id      string
+	private ed25519.PrivateKey
 }
 
 // LoadSigner reads the signing key of an identity from a keys folder.
 func LoadSigner(dir, id string) (*Signer, error) {
-	key, err := loadSigningKey(dir, id)
+	f, err := openFile(signingKeyFile(dir, id), func(path string) (signingKey, error) {
+		key, err := readSigningKey(path)
+		if err != nil {
+			return signingKey{}, fmt.Errorf("reading the signing key of %s: %w", id, err)
+		}
+		return signingKey{keyID(key.Public().(ed25519.PublicKey)), key}, nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	return &Signer{ID: id, keyID: keyID(key.Public().(ed25519.PublicKey)), key: key}, nil
+	return &Signer{ID: id, file: f}, nil
+}
+
+// Refresh reads the key again now: whoever was told that its key may not sign calls it before it tries
+// again. It reports the id of the key that signs from now on.
+func (s *Signer) Refresh() (keyID string) {
+	key, _ := s.file.fresh() // where the file cannot be read, the key that is known stays
+	return key.id
 }
 
 // Sign returns the value of SignatureHeader for a body that is stored under subject (DSSE 1.0, PAE).
 func (s *Signer) Sign(subject string, body []byte) string {
-	return s.keyID + " " + base64.StdEncoding.EncodeToString(ed25519.Sign(s.key, signedBytes(subject, body)))
+	key := s.file.get()
+	return key.id + " " + base64.StdEncoding.EncodeToString(ed25519.Sign(key.private, signedBytes(subject, body)))
 }
 
 // SignPayload signs any DSSE payload, such as an in-toto statement, and returns the envelope.
 func (s *Signer) SignPayload(payloadType string, payload []byte) dsse.Envelope {
-	sig := ed25519.Sign(s.key, dsse.PAE(payloadType, payload))
+	key := s.file.get()
+	sig := ed25519.Sign(key.private, dsse.PAE(payloadType, payload))
 	return dsse.Envelope{
 		PayloadType: payloadType,
 		Payload:     base64.StdEncoding.EncodeToString(payload),
-		Signatures:  []dsse.Signature{{KeyID: s.keyID, Sig: base64.StdEncoding.EncodeToString(sig)}},
+		Signatures:  []dsse.Signature{{KeyID: key.id, Sig: base64.StdEncoding.EncodeToString(sig)}},
 	}
 }
 

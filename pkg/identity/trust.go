@@ -16,44 +16,85 @@ import (
 	"towpath.dev/events"
 )
 
-// Trust is the set of public keys that may sign, and as whom. It does not change once loaded and is
-// safe for concurrent use. It remembers what it verified last: a process that meets an event again, in
-// another of its services or in a worker's message, does not pay for the signature twice.
+// Trust is the set of public keys that may sign, and as whom. It reads its file again when that changes,
+// within half a second, so that keys rotate while a process runs; it is safe for concurrent use. It
+// remembers what it verified last: a process that meets an event again, in another of its services or in
+// a worker's message, does not pay for the signature twice.
 type Trust struct {
-	keys     map[string]trustedKey
+	file     *file[trusted]
 	verified memory
 }
 
-// trustedKey is one entry of trust.json.
+// trusted is what a trust.json says.
+type trusted struct {
+	keys      map[string]trustedKey
+	rotations []Rotation
+}
+
+// trustedKey is one entry of trust.json. An entry is never taken away: what the key signed stays signed.
+//
+//	valid ──(Retired passes)──> retired: verifies what was stored before, signs nothing new
 type trustedKey struct {
 	ID        string            `json:"id"`
 	Public    ed25519.PublicKey `json:"public"` // 32 bytes, base64
 	Writer    events.Writer     `json:"writer"`
 	NotBefore time.Time         `json:"notBefore,omitzero"` // zero: always
+	Retired   time.Time         `json:"retired,omitzero"`   // from then on it signs nothing new; zero: never
 }
+
+// valid says why a key may not sign at a time. slack widens its life at both ends.
+func (k trustedKey) valid(at time.Time, slack time.Duration) error {
+	switch {
+	case at.Add(slack).Before(k.NotBefore):
+		return fmt.Errorf("%w: key %s (%s) is valid from %s", ErrKey, k.ID, k.Writer, k.NotBefore.Format(time.RFC3339))
+	case !k.Retired.IsZero() && !at.Add(-slack).Before(k.Retired):
+		return fmt.Errorf("%w: key %s (%s) was retired at %s", ErrKey, k.ID, k.Writer, k.Retired.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// storedSlack is how far the clocks of the door, the bus and whoever rotates keys may lie apart before an
+// event that the door has let in is not believed by those who read it. The door itself allows none.
+const storedSlack = time.Hour
+
+// ErrKey is wrapped, beside ErrSignature, where a signature may be right and its key is not one that may
+// sign now: unknown, retired, or not valid yet. Whoever signed should read its own key again.
+var ErrKey = fmt.Errorf("%w: the key may not sign", ErrSignature)
 
 type trustFile struct {
-	Keys []trustedKey `json:"keys"`
+	Keys      []trustedKey `json:"keys"`
+	Rotations []Rotation   `json:"rotations,omitempty"`
 }
 
-// LoadTrust reads a trust.json.
+// LoadTrust reads a trust.json, and will read it again when it has changed.
 func LoadTrust(path string) (*Trust, error) {
-	file, err := readTrust(path)
+	f, err := openFile(path, parseTrust)
 	if err != nil {
 		return nil, err
 	}
-	t := &Trust{keys: map[string]trustedKey{}}
+	return &Trust{file: f}, nil
+}
+
+func parseTrust(path string) (trusted, error) {
+	file, err := readTrust(path)
+	if err != nil {
+		return trusted{}, err
+	}
+	t := trusted{keys: map[string]trustedKey{}, rotations: file.Rotations}
 	for _, k := range file.Keys {
 		if len(k.Public) != ed25519.PublicKeySize || k.ID != keyID(k.Public) {
-			return nil, fmt.Errorf("trusted keys %s: key %.32q is not the Ed25519 key that its id names", path, k.ID)
+			return trusted{}, fmt.Errorf("trusted keys %s: key %.32q is not the Ed25519 key that its id names", path, k.ID)
 		}
 		if !slices.Contains(events.Writers, k.Writer) {
-			return nil, fmt.Errorf("trusted keys %s: key %s: %.32q writes no events", path, k.ID, k.Writer)
+			return trusted{}, fmt.Errorf("trusted keys %s: key %s: %.32q writes no events", path, k.ID, k.Writer)
 		}
 		t.keys[k.ID] = k
 	}
 	return t, nil
 }
+
+// Rotations returns every rotation that the list of trusted keys tells of, oldest first.
+func (t *Trust) Rotations() []Rotation { return slices.Clone(t.file.get().rotations) }
 
 func readTrust(path string) (trustFile, error) {
 	var file trustFile
@@ -89,7 +130,11 @@ func extendTrust(dir string) error {
 	if len(file.Keys) == before {
 		return nil
 	}
-	data, err := json.MarshalIndent(file, "", "  ")
+	return file.write(path)
+}
+
+func (f trustFile) write(path string) error {
+	data, err := json.MarshalIndent(f, "", "  ")
 	if err != nil {
 		return err
 	}
@@ -104,21 +149,44 @@ func (t *Trust) Verify(subject string, body []byte, signature string) (writer st
 	return string(k.Writer), err
 }
 
-// VerifyAt is Verify, and refuses a key that was not yet valid when the event was stored.
+// VerifyNew is Verify for an event that is to be stored now: its key must be one that may sign now. The
+// error wraps ErrKey where that is what is wrong.
+func (t *Trust) VerifyNew(subject string, body []byte, signature string, now time.Time) (writer string, err error) {
+	return t.verifyAt(signedBytes(subject, body), signature, now, 0)
+}
+
+// VerifyAt is Verify for an event that was stored at a time: it refuses a key that had been retired, or
+// was not yet valid, an hour before or after. Which keys may sign at a moment is the door's to decide, by
+// its own clock; an hour allows for clocks that differ.
 func (t *Trust) VerifyAt(subject string, body []byte, signature string, stored time.Time) (writer string, err error) {
-	k, err := t.verify(signedBytes(subject, body), signature)
+	return t.verifyAt(signedBytes(subject, body), signature, stored, storedSlack)
+}
+
+func (t *Trust) verifyAt(message []byte, signature string, at time.Time, slack time.Duration) (writer string, err error) {
+	k, err := t.verify(message, signature)
+	if err == nil {
+		err = k.valid(at, slack)
+	}
 	if err != nil {
 		return "", err
-	}
-	if stored.Before(k.NotBefore) {
-		return "", fmt.Errorf("%w: key %s is valid from %s", ErrSignature, k.ID, k.NotBefore.Format(time.RFC3339))
 	}
 	return string(k.Writer), nil
 }
 
 // VerifyPayload checks a DSSE envelope and returns its payload and the writer whose key signed it. One
-// good signature of a trusted key is enough. The error wraps ErrSignature.
+// good signature of a trusted key is enough, one that has been retired since included: a statement
+// outlives the key that signed it. The error wraps ErrSignature.
 func (t *Trust) VerifyPayload(e dsse.Envelope) (payload []byte, writer string, err error) {
+	return t.verifyPayload(e, func(trustedKey) error { return nil })
+}
+
+// VerifyPayloadNew is VerifyPayload for what was signed just now, such as a password: the key must be one
+// that may sign now.
+func (t *Trust) VerifyPayloadNew(e dsse.Envelope, now time.Time) (payload []byte, writer string, err error) {
+	return t.verifyPayload(e, func(k trustedKey) error { return k.valid(now, 0) })
+}
+
+func (t *Trust) verifyPayload(e dsse.Envelope, accepted func(trustedKey) error) (payload []byte, writer string, err error) {
 	payload, err = e.DecodeB64Payload()
 	if err != nil {
 		return nil, "", fmt.Errorf("%w: %v", ErrSignature, err)
@@ -126,6 +194,9 @@ func (t *Trust) VerifyPayload(e dsse.Envelope) (payload []byte, writer string, e
 	err = fmt.Errorf("%w: the envelope has no signature", ErrSignature)
 	for _, s := range e.Signatures {
 		k, failure := t.verify(dsse.PAE(e.PayloadType, payload), s.KeyID+" "+s.Sig)
+		if failure == nil {
+			failure = accepted(k)
+		}
 		if failure == nil {
 			return payload, string(k.Writer), nil
 		}
@@ -139,9 +210,15 @@ func (t *Trust) verify(message []byte, signature string) (trustedKey, error) {
 	if err != nil {
 		return trustedKey{}, err
 	}
-	k, ok := t.keys[id]
+	k, ok := t.file.get().keys[id]
+	if !ok { // it may have come into the file just now
+		keys, unread := t.file.fresh()
+		if k, ok = keys.keys[id]; !ok && unread != nil {
+			return trustedKey{}, fmt.Errorf("%w: key %.32q is not trusted (%w)", ErrKey, id, unread)
+		}
+	}
 	if !ok {
-		return trustedKey{}, fmt.Errorf("%w: key %.32q is not trusted", ErrSignature, id)
+		return trustedKey{}, fmt.Errorf("%w: key %.32q is not trusted", ErrKey, id)
 	}
 	proof := proofOf(k.Public, message, sig)
 	if t.verified.has(proof) {

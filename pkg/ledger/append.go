@@ -14,7 +14,8 @@ import (
 	"towpath.dev/pkg/identity"
 )
 
-// Answer is what the door replies to an append: exactly one of its fields is set, as JSON.
+// Answer is what the door replies to an append: exactly one of Seq, Exists, Refused and Unknown is set, as
+// JSON.
 type Answer struct {
 	// Seq is the stored event's sequence, as the bus acknowledged it.
 	Seq uint64 `json:"seq,omitempty"`
@@ -22,6 +23,9 @@ type Answer struct {
 	Exists bool `json:"exists,omitempty"`
 	// Refused says why the door will never store this.
 	Refused string `json:"refused,omitempty"`
+	// Key says, beside Refused, that it is for the signature's key alone: one that the door does not know
+	// yet, or no longer accepts. Signed with the identity's present key it may be taken.
+	Key bool `json:"key,omitempty"`
 	// Unknown says why the door cannot tell whether it was stored: ask again.
 	Unknown string `json:"unknown,omitempty"`
 }
@@ -36,14 +40,23 @@ func (e *ExistsError) Error() string {
 // ErrRefused is wrapped when the door will not store an event: trying again is of no use.
 var ErrRefused = errors.New("the ledger's door refused the event")
 
-// appendTry bounds one request to the door; a write that is synced to disk takes about a millisecond.
-const appendTry = 2 * time.Second
+const (
+	// appendTry bounds one request to the door; a write that is synced to disk takes about a millisecond.
+	appendTry = 2 * time.Second
+	// keyPatience is how long a key that the door does not accept is tried again: while keys rotate, the
+	// door or this process may not have read the new ones yet.
+	keyPatience = 20 * time.Second
+)
+
+// errKey says that the door does not accept the signature's key.
+var errKey = errors.New("the door does not accept the key")
 
 // Append signs an event and has the door store it. It returns when the bus has acknowledged it, or has
 // shown that the very same event was stored by an earlier try. Until one of these is known it asks
 // again, until ctx ends; an error that comes from ctx therefore leaves it unknown whether the event was
 // stored, and the caller must append the same event again or read. Errors: *ExistsError when another
-// event has the subject, ErrRefused when the door says no.
+// event has the subject, ErrRefused when the door says no. A key that the door does not accept is read and
+// tried again for 20 s before that is a refusal, so that keys rotate without stopping anybody.
 func (c *Client) Append(ctx context.Context, s events.Subject, e events.Event) (Record, error) {
 	body, err := e.Encode()
 	if err == nil {
@@ -63,10 +76,19 @@ func (c *Client) Append(ctx context.Context, s events.Subject, e events.Event) (
 		request.Header[name] = []string{value}
 	}
 	request.Header[identity.SignatureHeader] = []string{r.Signature}
+	began := time.Now()
 	for pauseFor := 10 * time.Millisecond; ; pauseFor = min(2*pauseFor, time.Second) {
 		done, err := c.tryAppend(ctx, request, &r)
 		if done {
 			return r, err
+		}
+		if errors.Is(err, errKey) {
+			if time.Since(began) > keyPatience {
+				return Record{}, fmt.Errorf("appending to %s: %w: %w", s, ErrRefused, err)
+			}
+			c.signer.Refresh()
+			r.Signature = c.signer.Sign(subject, body)
+			request.Header[identity.SignatureHeader] = []string{r.Signature}
 		}
 		c.logger.Debug("append unanswered, asking again", "service", c.service, "subject", subject, "err", err)
 		if stop := pause(ctx, pauseFor); stop != nil || errors.Is(err, nats.ErrConnectionClosed) {
@@ -94,6 +116,8 @@ func (c *Client) tryAppend(ctx context.Context, request *nats.Msg, r *Record) (d
 	case a.Seq > 0:
 		r.Seq = a.Seq
 		return true, nil
+	case a.Key:
+		return false, fmt.Errorf("%w: %s", errKey, a.Refused)
 	case a.Refused != "":
 		return true, fmt.Errorf("appending to %s: %w: %s", r.Subject, ErrRefused, a.Refused)
 	case a.Exists:

@@ -27,6 +27,9 @@ import (
 type Options struct {
 	// URL of the bus, "nats://host:4222" or several with commas. Not used with InProcess.
 	URL string
+	// CA is a PEM file with the authorities that may vouch for servers of a "tls://" URL; empty means the
+	// machine's own. Not used with InProcess.
+	CA string
 	// InProcess is a server in this process; nil means URL.
 	InProcess nats.InProcessConnProvider
 	// Service is the identity: its account, its NATS key and its signing key.
@@ -122,9 +125,12 @@ func ownsBus(service string) bool {
 }
 
 func (c *Client) dial(ctx context.Context, o Options, key *identity.BusKey) error {
+	dialer := &dialer{keys: o.Keys, service: o.Service, inProcess: o.InProcess}
+	dialer.key.Store(key)
 	options := []nats.Option{
 		nats.Name("towpath " + o.Service),
-		nats.Nkey(key.Public, key.Sign),
+		nats.Nkey(key.Public, dialer.sign),
+		nats.IgnoreAuthErrorAbort(), // while keys rotate, a server may not know the new one for a moment
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(100 * time.Millisecond),
 		nats.ReconnectBufSize(reconnectBuffer),
@@ -143,12 +149,18 @@ func (c *Client) dial(ctx context.Context, o Options, key *identity.BusKey) erro
 		}),
 	}
 	if o.InProcess != nil {
-		options = append(options, nats.InProcessServer(o.InProcess))
+		options = append(options, nats.InProcessServer(dialer))
+	} else {
+		options = append(options, nats.SetCustomDialer(dialer))
+	}
+	if o.CA != "" {
+		options = append(options, nats.RootCAs(o.CA))
 	}
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		conn, err := nats.Connect(o.URL, options...)
 		if err == nil {
 			c.conn = conn
+			dialer.conn.Store(conn)
 			return nil
 		}
 		if errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) {

@@ -65,7 +65,7 @@ func Verify(trust *identity.Trust, app events.Slug, password string, at time.Tim
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrPassword, err)
 	}
-	payload, service, err := trust.VerifyPayload(envelope)
+	payload, service, err := trust.VerifyPayloadNew(envelope, at)
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrPassword, err)
 	}

@@ -43,7 +43,7 @@ func check(trust *identity.Trust, epoch int, m *nats.Msg, now time.Time) (admiss
 	if a.signature, err = single(m.Header, identity.SignatureHeader); err != nil {
 		return admissible{}, err
 	}
-	signer, err := trust.VerifyAt(a.subject, a.body, a.signature, now)
+	signer, err := trust.VerifyNew(a.subject, a.body, a.signature, now)
 	if err != nil {
 		return admissible{}, err
 	}

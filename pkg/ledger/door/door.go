@@ -10,6 +10,7 @@ package door
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -112,7 +113,7 @@ func (d *Door) answer(ctx context.Context, m *nats.Msg) {
 func (d *Door) decide(ctx context.Context, m *nats.Msg) ledger.Answer {
 	ok, err := check(d.Trust, d.Epoch, m, time.Now())
 	if err != nil {
-		return ledger.Answer{Refused: err.Error()}
+		return ledger.Answer{Refused: err.Error(), Key: errors.Is(err, identity.ErrKey)}
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()

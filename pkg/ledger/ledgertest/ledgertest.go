@@ -5,6 +5,7 @@ package ledgertest
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"log/slog"
 	"os"
@@ -190,6 +191,52 @@ func (l *Ledger) Restart() {
 	l.t.Helper()
 	l.Stop()
 	l.startServer(strings.TrimPrefix(l.URL, "nats://"))
+}
+
+// Rotate changes keys as `towpath keys rotate` does, and has a server in this process read them.
+func (l *Ledger) Rotate(c identity.Change) []identity.Rotation {
+	l.t.Helper()
+	done, err := identity.Prepare(l.Keys, c)
+	if err == nil {
+		err = identity.Switch(l.Keys)
+	}
+	if server, ok := l.server.(interface{ Reload() (bool, error) }); ok && err == nil {
+		_, err = server.Reload()
+	}
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return done
+}
+
+// Ask sends one append to the door as it is signed now, whoever may write it, and returns the answer.
+func Ask(t testing.TB, c *ledger.Client, s events.Subject, e events.Event) ledger.Answer {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	reply, err := c.Conn().RequestMsgWithContext(ctx, request(t, c.Signer(), s, e))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var a ledger.Answer
+	if err := json.Unmarshal(reply.Data, &a); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// Soon waits until a condition holds, and fails the test after 30 s.
+func Soon(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(30 * time.Second); !ok(); {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("not within 30 s: %s", what)
+		}
+	}
 }
 
 // InProcess returns the server for connections without TCP; nil with Separate.
