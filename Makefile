@@ -74,6 +74,11 @@ check-shell: ## Parse every shell script
 bench: engine servers ## Measure against the targets of the design, as ratios taken in one run
 	go run ./e2e/bench $(BENCHFLAGS)
 
+.PHONY: faults
+faults: engine servers ## Kill every process at every step, and any at random, over 1,000 runs (about 40 minutes)
+	go test -tags faults -count=1 ./pkg/worker/boundary
+	go test ./e2e/faults -count=1 -v -timeout 90m -run TestCampaign -long $(FAULTSFLAGS)
+
 .PHONY: engine
 engine: ## Make sure that a Docker Engine answers (asks before it installs one; CI=true consents)
 	@deployments/engine.sh

@@ -26,6 +26,9 @@ func (s *System) prepareAllInOne() error {
 			"--listen", s.gateway, "--edge-listen", s.edge, "--registry-listen", inside},
 		ready: s.entriesReady,
 	}}
+	if s.options.AckWait > 0 {
+		s.programs[0].argv = append(s.programs[0].argv, "--ack-wait", s.options.AckWait.String())
+	}
 	return nil
 }
 

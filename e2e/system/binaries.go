@@ -29,13 +29,16 @@ var Root = sync.OnceValue(func() string {
 var Services = []string{"ledger", "gateway", "build", "vet", "promote", "verify", "watch", "edge"}
 
 // Build builds everything once for this process and returns where it is. Go's own cache makes it cheap when
-// nothing has changed. Our programs have the race detector where race is set. With TOWPATH_E2E_BINARIES, the
-// programs in that folder are tested instead, as they are.
-func Build(ctx context.Context, race bool) (Binaries, error) {
+// nothing has changed. Our programs have the race detector where race is set, and the build tags. With TOWPATH_E2E_BINARIES, the
+// programs in that folder are tested instead, as they are, unless tags are asked for.
+func Build(ctx context.Context, race bool, tags ...string) (Binaries, error) {
 	cache := filepath.Join(Root(), ".cache", "e2e")
 	b := Binaries{Folder: filepath.Join(cache, "bin"), Sample: filepath.Join(cache, "sample")}
 	if race {
 		b.Folder += "-race"
+	}
+	for _, tag := range tags {
+		b.Folder += "-" + tag
 	}
 	if err := os.MkdirAll(b.Folder, 0o755); err != nil {
 		return b, err
@@ -54,13 +57,16 @@ func Build(ctx context.Context, race bool) (Binaries, error) {
 	if _, err := output(ctx, []string{"CGO_ENABLED=0"}, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", b.Sample, "./e2e/sample"); err != nil {
 		return b, fmt.Errorf("building the sample app: %w", err)
 	}
-	if given := os.Getenv("TOWPATH_E2E_BINARIES"); given != "" {
+	if given := os.Getenv("TOWPATH_E2E_BINARIES"); given != "" && len(tags) == 0 {
 		b.Folder = given
 		return b, nil
 	}
 	args := []string{"build", "-o", b.Folder + "/"}
 	if race {
 		args = append(args, "-race")
+	}
+	if len(tags) > 0 {
+		args = append(args, "-tags", strings.Join(tags, ","))
 	}
 	args = append(args, "./services/towpath/cmd/towpath")
 	for _, service := range Services {

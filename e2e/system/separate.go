@@ -29,11 +29,15 @@ func (s *System) prepareSeparate(ctx context.Context) error {
 	if err := s.platformOfSeparate(ctx); err != nil {
 		return err
 	}
+	provision := []string{"bus", "init", "--bus", "nats://" + address, "--keys", keys}
+	if s.options.AckWait > 0 {
+		provision = append(provision, "--ack-wait", s.options.AckWait.String())
+	}
 	s.programs = []program{{
 		name: "bus",
 		argv: []string{filepath.Join(s.options.Binaries.Servers, "nats-server"), "-c", config},
 		ready: func(ctx context.Context) error {
-			_, err := output(ctx, nil, towpath, "bus", "init", "--bus", "nats://"+address, "--keys", keys)
+			_, err := output(ctx, nil, towpath, provision...)
 			return err
 		},
 	}}

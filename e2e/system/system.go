@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -33,10 +34,13 @@ const (
 type Options struct {
 	Shape    Shape
 	Binaries Binaries
-	Folder   string // for logs and everything that Data does not hold; made if missing
-	Data     string // the data folder; empty: "data" in Folder
-	Platform string // platform.yaml, without what the harness itself puts there
-	Registry string // host:port of a registry that Platform names; empty: one of the system's own
+	Folder   string        // for logs and everything that Data does not hold; made if missing
+	Data     string        // the data folder; empty: "data" in Folder
+	Platform string        // platform.yaml, without what the harness itself puts there
+	Registry string        // host:port of a registry that Platform names; empty: one of the system's own
+	AckWait  time.Duration // of the bus's consumers; 0: what the programs take by themselves
+	// Environment, where not nil, is asked at each start of a program for more of its environment.
+	Environment func(program string) []string
 }
 
 // Bounds of the harness's own waits. They are far above what is usual, because tests share two cores.
@@ -138,15 +142,13 @@ func (s *System) Restart(ctx context.Context, service string) error {
 		if running := s.processes[p.name]; running != nil && running.running() {
 			continue
 		}
-		started, err := startProcess(p.name, s.logFile(p.name), append(os.Environ(), p.env...), p.argv...)
-		if err != nil {
+		if err := s.launch(p); err != nil {
 			return err
 		}
-		s.processes[p.name] = started
 		if p.ready == nil {
 			continue
 		}
-		if err := until(ctx, p.name+" to be ready", startBound, []*process{started}, p.ready); err != nil {
+		if err := until(ctx, p.name+" to be ready", startBound, []*process{s.processes[p.name]}, p.ready); err != nil {
 			return err
 		}
 	}
@@ -154,6 +156,51 @@ func (s *System) Restart(ctx context.Context, service string) error {
 		return fmt.Errorf("no service %q", service)
 	}
 	return nil
+}
+
+// launch starts a program and does not wait for anything.
+func (s *System) launch(p program) error {
+	env := append(os.Environ(), p.env...)
+	if s.options.Environment != nil {
+		env = append(env, s.options.Environment(p.name)...)
+	}
+	started, err := startProcess(p.name, s.logFile(p.name), env, p.argv...)
+	if err == nil {
+		s.processes[p.name] = started
+	}
+	return err
+}
+
+// Revive starts the programs that have ended, but those that are to stay down, without waiting until they are ready,
+// and returns their names.
+func (s *System) Revive(down ...string) (revived []string, err error) {
+	for _, p := range s.programs {
+		if running := s.processes[p.name]; running != nil && running.running() || slices.Contains(down, p.name) {
+			continue
+		}
+		if err := s.launch(p); err != nil {
+			return revived, err
+		}
+		revived = append(revived, p.name)
+	}
+	return revived, nil
+}
+
+// Programs are the names of the system's processes, in the order of their start.
+func (s *System) Programs() []string {
+	var names []string
+	for _, p := range s.programs {
+		names = append(names, p.name)
+	}
+	return names
+}
+
+// Pid is the process id of a program that was started; 0 where none was.
+func (s *System) Pid(program string) int {
+	if p := s.processes[program]; p != nil {
+		return p.cmd.Process.Pid
+	}
+	return 0
 }
 
 // holderOf names the program that holds a service.
@@ -280,9 +327,12 @@ func do(request *http.Request) (status int, body string, err error) {
 	return response.StatusCode, string(text), err
 }
 
-// Containers describes the containers of an app (in an environment, if one is given), one line each.
+// Containers describes the containers of an app and an environment, if they are given, one line each.
 func (s *System) Containers(ctx context.Context, all bool, app, env string) ([]string, error) {
-	labels := []string{labelApp + "=" + app, labelInstall + "=" + s.docker.installed()}
+	labels := []string{labelInstall + "=" + s.docker.installed()}
+	if app != "" {
+		labels = append(labels, labelApp+"="+app)
+	}
 	if env != "" {
 		labels = append(labels, labelEnv+"="+env)
 	}

@@ -11,15 +11,22 @@ import (
 	"towpath.dev/events"
 )
 
-// defaultAckWait is how long a worker may be silent about a message before it is delivered to another.
-const defaultAckWait = 10 * time.Second
+// How long a worker may be silent about a message before it is delivered to another: what Options.AckWait of 0
+// means, and the shortest that the workers of a busy machine keep up with.
+const (
+	DefaultAckWait = 10 * time.Second
+	MinAckWait     = 500 * time.Millisecond
+)
 
 // Provision makes the streams, buckets and durable consumers that are not there and brings the others
 // to what this build expects. It needs the operator's identity and may be run at each start. It never
 // deletes anything.
 func Provision(ctx context.Context, o Options) error {
 	if o.AckWait == 0 {
-		o.AckWait = defaultAckWait
+		o.AckWait = DefaultAckWait
+	}
+	if o.AckWait < MinAckWait {
+		return fmt.Errorf("provisioning: ack wait %s is too short: at least %s", o.AckWait, MinAckWait)
 	}
 	c, err := Connect(ctx, o)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/worker/boundary"
 )
 
 // Message is one delivery of an event that woke the service.
@@ -81,7 +82,7 @@ func (rt *Runtime) Consume(ctx context.Context, c Consumer, h Handler) error {
 func (rt *Runtime) eventJob(c Consumer, h Handler, m *nats.Msg) (job, error) {
 	d, err := rt.Ledger.Delivered(m)
 	message := Message{Record: d.Record, Delivered: d.Delivered}
-	j := job{id: d.Seq, delivered: d.Delivered}
+	j := job{id: d.Seq, delivered: d.Delivered, app: d.Subject.App}
 	if err != nil {
 		return j, err
 	}
@@ -89,6 +90,7 @@ func (rt *Runtime) eventJob(c Consumer, h Handler, m *nats.Msg) (job, error) {
 		if err := rt.await(ctx, d.Seq); err != nil {
 			return RetryAfter(err, 0)
 		}
+		boundary.Reached(rt.service, boundary.Received, j.app)
 		return h.Handle(ctx, message)
 	}
 	if c.GiveUp != nil {
@@ -117,7 +119,10 @@ func (rt *Runtime) WakeUps(ctx context.Context, c Consumer, h func(ctx context.C
 			return job{}, fmt.Errorf("%w: no delivery of a consumer: %w", ledger.ErrSetAside, err)
 		}
 		wake := WakeUp{Key: events.Slug(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]), Payload: m.Data}
-		run := func(ctx context.Context) error { return h(ctx, wake) }
+		run := func(ctx context.Context) error {
+			boundary.Reached(rt.service, boundary.Received, "")
+			return h(ctx, wake)
+		}
 		return job{id: meta.Sequence.Stream, delivered: int(meta.NumDelivered), run: run}, nil
 	})
 }

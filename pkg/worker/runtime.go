@@ -22,6 +22,7 @@ import (
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/policy"
+	"towpath.dev/pkg/worker/boundary"
 )
 
 // Options say as whom a service runs and where its bus is.
@@ -53,6 +54,7 @@ type Runtime struct {
 	Logger   *slog.Logger
 	Keys     string // the keys folder
 
+	service   events.Writer
 	following sync.WaitGroup
 	stop      context.CancelCauseFunc
 	broken    context.Context // ends when following does, with the cause
@@ -77,7 +79,7 @@ func Open(ctx context.Context, o Options) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	rt := &Runtime{Ledger: client, Fold: fold.New(), Platform: o.Platform, Logger: o.Logger, Keys: o.Keys}
+	rt := &Runtime{Ledger: client, Fold: fold.New(), Platform: o.Platform, Logger: o.Logger, Keys: o.Keys, service: events.Writer(o.Service)}
 	rt.broken, rt.stop = context.WithCancelCause(context.Background())
 	rt.following.Go(rt.follow)
 	select {
@@ -121,6 +123,7 @@ func (rt *Runtime) Append(ctx context.Context, s events.Subject, e events.Event)
 	} else if err != nil {
 		return r, err
 	}
+	boundary.Reached(rt.service, boundary.Event, s.App)
 	if late := rt.await(ctx, seq); late != nil {
 		return r, errors.Join(err, late)
 	}

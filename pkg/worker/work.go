@@ -11,12 +11,15 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"towpath.dev/events"
 	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/worker/boundary"
 )
 
 // job is one delivered message, opened.
 type job struct {
-	id        uint64 // its sequence in the stream
+	id        uint64      // its sequence in the stream
+	app       events.Slug // that it is about; empty: none
 	delivered int
 	run       func(context.Context) error
 	giveUp    func(ctx context.Context, last error) error // nil: nothing to record
@@ -112,6 +115,7 @@ func (w *work) message(m *nats.Msg) {
 	case retry:
 		w.reply(m, fmt.Sprintf(`-NAK {"delay": %d}`, s.delay.Nanoseconds()))
 	}
+	boundary.Reached(w.rt.service, boundary.Ack, j.app)
 	w.log(m, j, s, err, time.Since(start))
 }
 

@@ -25,6 +25,7 @@ import (
 	"towpath.dev/pkg/registry"
 	"towpath.dev/pkg/source"
 	"towpath.dev/pkg/worker"
+	"towpath.dev/pkg/worker/boundary"
 )
 
 // Deps are what the service works with.
@@ -181,6 +182,7 @@ func (s *Service) advance(ctx context.Context, t target, p *inProgress) error {
 		}
 		d := decide(a, run)
 		record := recorder{rt: s.rt, run: run, attempt: d.attempt}
+		boundary.Reached(events.Build, boundary.Decided, t.app)
 		switch d.action {
 		case rest:
 			return nil
@@ -217,6 +219,7 @@ func (s *Service) attempt(ctx context.Context, record recorder, d decision, p *i
 	log := p.openLog(s.rt, record)
 	j := s.job(record, d)
 	made, err := s.perform(ctx, j, log)
+	boundary.Reached(events.Build, boundary.Effect, j.app)
 	var f *Fault
 	switch {
 	case err == nil:

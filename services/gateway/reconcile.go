@@ -14,6 +14,7 @@ import (
 	"towpath.dev/events"
 	"towpath.dev/pkg/pipeline"
 	"towpath.dev/pkg/source"
+	"towpath.dev/pkg/worker/boundary"
 	"towpath.dev/services/gateway/git"
 )
 
@@ -82,6 +83,7 @@ func (j *journal) waiting() []branchName {
 // if the caller knows.
 func (s *Service) reconcile(ctx context.Context, b branchName, tip git.Commit) ([]outcome, error) {
 	defer s.reconciling.lock(b.app)()
+	boundary.Reached(events.Gateway, boundary.Received, b.app)
 	repository := s.git.Repository(b.app)
 	updates, from, err := s.unrecorded(ctx, repository, b, tip)
 	if err != nil {
@@ -108,6 +110,7 @@ func (s *Service) reconcile(ctx context.Context, b branchName, tip git.Commit) (
 		from-- // that one is in no log
 	}
 	s.journal.settled(b, from+len(updates), nil)
+	boundary.Reached(events.Gateway, boundary.Ack, b.app)
 	return outcomes, nil
 }
 
@@ -221,6 +224,7 @@ func (s *Service) startPushed(ctx context.Context, r git.Repository, app events.
 	if err := r.Keep(ctx, f.update.New); err != nil {
 		return o, err
 	}
+	boundary.Reached(events.Gateway, boundary.Effect, app)
 	actor := f.update.By
 	if _, err := events.ParseSlug(actor); err != nil {
 		actor = string(events.Gateway)

@@ -13,6 +13,7 @@ import (
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/pipeline"
 	"towpath.dev/pkg/registry"
+	"towpath.dev/pkg/worker/boundary"
 	"towpath.dev/services/gateway/git"
 )
 
@@ -83,6 +84,7 @@ func (s *Service) start(ctx context.Context, c change) (started, error) {
 	if c.id != "" {
 		event.ID = c.id
 	}
+	boundary.Reached(events.Gateway, boundary.Decided, c.app)
 	record, err := s.rt.Append(ctx, subject, event)
 	fresh := true
 	var exists *ledger.ExistsError

@@ -10,6 +10,7 @@ import (
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/pkg/worker/boundary"
 )
 
 // Version is what a slot puts into its environment.
@@ -130,6 +131,7 @@ func (p *promoter) work(ctx context.Context, at Place, mem *memory, moved func()
 		if step == nil {
 			return nil
 		}
+		boundary.Reached(events.Promote, boundary.Decided, at.App)
 		if say, ok := step.(Say); ok {
 			said, err = p.sayOnce(ctx, say, said)
 		} else {
@@ -193,6 +195,7 @@ func (p *promoter) perform(ctx context.Context, v view, at Place, mem *memory, s
 		return p.deploy(ctx, v, Version{at, s.Slot, s.Run, s.From})
 	case Switch:
 		err := p.effects.Switch(ctx, Version{at, s.Slot, s.Run, nil})
+		boundary.Reached(events.Promote, boundary.Effect, at.App)
 		var undrained *UndrainedError
 		if errors.As(err, &undrained) && mem.waived >= s.Slot.N {
 			p.logger.Warn("going on although requests may be in flight", "app", at.App, "env", at.Env, "slot", s.Slot.N, "err", err)
@@ -208,6 +211,7 @@ func (p *promoter) perform(ctx context.Context, v view, at Place, mem *memory, s
 			p.logger.Warn("replicas that are not needed could not be removed yet", "app", at.App, "env", at.Env, "err", err)
 		}
 		mem.cleaned, mem.untidy = s.Then, err != nil
+		boundary.Reached(events.Promote, boundary.Effect, at.App)
 	}
 	return nil
 }
@@ -222,6 +226,7 @@ func (p *promoter) deploy(ctx context.Context, v view, version Version) error {
 	working, stop := p.ledger.Undecided(ctx, version.Place, version.Slot.N)
 	defer stop()
 	instances, err := p.effects.Prepare(working, version)
+	boundary.Reached(events.Promote, boundary.Effect, version.App)
 	var unfit *UnfitError
 	switch {
 	case errors.Is(context.Cause(working), errDecided):

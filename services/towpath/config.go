@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"time"
 
+	"towpath.dev/pkg/ledger"
 	"towpath.dev/services/towpath/client"
 )
 
@@ -42,6 +43,10 @@ type Config struct {
 	BusListen string
 	// DrainTimeout bounds how long a stop waits for what has begun. 0 means 30 s.
 	DrainTimeout time.Duration
+	// AckWait is how long a service may show no sign of life about a message before the message is given to
+	// another, or to the same one again. At least ledger.MinAckWait; 0 means
+	// ledger.DefaultAckWait.
+	AckWait time.Duration
 }
 
 func (c Config) withDefaults() Config {
@@ -68,6 +73,9 @@ func (c Config) Validate() error {
 	}
 	if c.DrainTimeout < 0 {
 		faults = append(faults, fmt.Errorf("drain timeout %s is negative", c.DrainTimeout))
+	}
+	if c.AckWait != 0 && c.AckWait < ledger.MinAckWait {
+		faults = append(faults, fmt.Errorf("ack wait %s is too short: at least %s (--ack-wait)", c.AckWait, ledger.MinAckWait))
 	}
 	for _, a := range c.addresses() {
 		_, port, err := net.SplitHostPort(*a.address)

@@ -120,7 +120,7 @@ func (s *Service) startBus(ctx context.Context) error {
 	s.bus = server
 	s.group.start("bus", func(ctx context.Context) error { server.KeepUp(ctx); return nil })
 	return ledger.Provision(ctx, ledger.Options{
-		InProcess: server, Service: string(events.Operator), Keys: s.cfg.keys(), Logger: s.deps.Logger,
+		InProcess: server, Service: string(events.Operator), Keys: s.cfg.keys(), Logger: s.deps.Logger, AckWait: s.cfg.AckWait,
 	})
 }
 

@@ -23,6 +23,7 @@ import (
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/policy"
 	"towpath.dev/pkg/worker"
+	"towpath.dev/pkg/worker/boundary"
 )
 
 // Deps are what the service works with.
@@ -80,11 +81,13 @@ func (s *Service) Handle(ctx context.Context, m worker.Message) error {
 	if !ok {
 		return nil
 	}
+	boundary.Reached(events.Verify, boundary.Decided, place.App)
 	record := recorder{rt: s.rt, trial: t}
 	if err := record.started(ctx); err != nil {
 		return err
 	}
 	results, err := s.perform(ctx, place, t)
+	boundary.Reached(events.Verify, boundary.Effect, place.App)
 	if errors.Is(err, errFenced) {
 		return nil
 	}

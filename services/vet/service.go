@@ -22,6 +22,7 @@ import (
 	"towpath.dev/pkg/policy"
 	"towpath.dev/pkg/registry"
 	"towpath.dev/pkg/worker"
+	"towpath.dev/pkg/worker/boundary"
 	"towpath.dev/services/vet/inventory"
 	"towpath.dev/services/vet/layers"
 )
@@ -168,6 +169,7 @@ func (s *Service) advance(ctx context.Context, t target) error {
 	}
 	d := decide(a, run)
 	record := recorder{rt: s.rt, run: run, attempt: d.attempt}
+	boundary.Reached(events.Vet, boundary.Decided, t.app)
 	switch d.action {
 	case judge:
 		err := s.attempt(ctx, record, d)
@@ -202,6 +204,7 @@ func (s *Service) attempt(ctx context.Context, record recorder, d decision) erro
 	})
 	defer log.Close()
 	v, err := s.perform(ctx, record, log)
+	boundary.Reached(events.Vet, boundary.Effect, record.run.App)
 	var f *fault
 	switch {
 	case err == nil:

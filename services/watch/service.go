@@ -19,6 +19,7 @@ import (
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/policy"
 	"towpath.dev/pkg/worker"
+	"towpath.dev/pkg/worker/boundary"
 )
 
 // Config of the service.
@@ -145,6 +146,7 @@ func (s *Service) act(ctx context.Context, d due, now time.Time) error {
 	if d.at.After(now) {
 		return s.schedule(ctx, d)
 	}
+	boundary.Reached(events.Watch, boundary.Decided, d.run.App)
 	body := d.stuck()
 	subject := events.StuckSubject(s.rt.Ledger.Epoch(), d.run.App, d.run.N, d.env, d.stage, d.attempt)
 	_, err := s.rt.Append(ctx, subject, events.New(events.Watch, now, d.run.ChainID, body, events.Path(body.LastEvent)))
@@ -164,6 +166,7 @@ func (s *Service) schedule(ctx context.Context, d due) error {
 	if err := s.rt.Ledger.Schedule(ctx, key, d.at, []byte(d.run.Name())); err != nil {
 		return err
 	}
+	boundary.Reached(events.Watch, boundary.Effect, d.run.App)
 	s.set[key] = d.at
 	return nil
 }

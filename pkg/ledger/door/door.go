@@ -18,8 +18,10 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"towpath.dev/events"
 	"towpath.dev/pkg/identity"
 	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/worker/boundary"
 )
 
 // Door answers append requests.
@@ -94,6 +96,8 @@ func (d *Door) Serve(ctx context.Context, ready func()) error {
 }
 
 func (d *Door) answer(ctx context.Context, m *nats.Msg) {
+	boundary.Reached(events.Ledger, boundary.Received, "")
+	defer boundary.Reached(events.Ledger, boundary.Ack, "")
 	a := d.decide(ctx, m)
 	if a.Refused != "" {
 		d.Logger.Warn("append refused", "subject", fmt.Sprintf("%.200s", m.Subject), "why", a.Refused)
@@ -115,12 +119,14 @@ func (d *Door) decide(ctx context.Context, m *nats.Msg) ledger.Answer {
 	if err != nil {
 		return ledger.Answer{Refused: err.Error(), Key: errors.Is(err, identity.ErrKey)}
 	}
+	boundary.Reached(events.Ledger, boundary.Decided, "")
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	reply, err := d.Conn.RequestMsgWithContext(ctx, ok.message())
 	if err != nil {
 		return ledger.Answer{Unknown: fmt.Sprintf("the bus did not acknowledge: %v", err)}
 	}
+	boundary.Reached(events.Ledger, boundary.Event, "")
 	return readAck(reply.Data)
 }
 

@@ -136,6 +136,9 @@ there to what this build expects. Nothing is deleted, and it may be run again. I
 operator's keys; no service has the right.`,
 		Example: examples("towpath bus init --bus nats://127.0.0.1:4222 --keys /etc/towpath/keys"), Args: arguments(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
+			if o.AckWait < ledger.MinAckWait {
+				return usage("--ack-wait %s is too short: at least %s", o.AckWait, ledger.MinAckWait)
+			}
 			ctx, cancel := context.WithTimeout(c.Context(), quickBus)
 			defer cancel()
 			o.Service, o.Logger = string(events.Operator), slog.New(slog.DiscardHandler)
@@ -148,5 +151,13 @@ operator's keys; no service has the right.`,
 	}
 	c.Flags().StringVar(&o.URL, "bus", "nats://127.0.0.1:4222", "URL of the server")
 	c.Flags().StringVar(&o.Keys, "keys", "keys", "folder of the keys")
+	ackWaitFlag(c, &o.AckWait)
 	return c
+}
+
+// ackWaitFlag lets an operator trade how soon a dead service's work is taken up against how long a busy one may be
+// silent. Services learn it when they start.
+func ackWaitFlag(c *cobra.Command, wait *time.Duration) {
+	c.Flags().DurationVar(wait, "ack-wait", ledger.DefaultAckWait,
+		"how long a service may be silent about a message before the message is delivered again")
 }

@@ -52,6 +52,7 @@ token of the first user (mode 0600).`,
 	c.Flags().StringVar(&cfg.EdgeListen, "edge-listen", towpath.DefaultEdgeListen, "address at which apps are reached")
 	c.Flags().StringVar(&cfg.RegistryListen, "registry-listen", towpath.DefaultRegistryListen, "address of the registry; Docker Engines pull from it")
 	c.Flags().StringVar(&cfg.BusListen, "bus-listen", "", "address of the bus, for bots, such as 127.0.0.1:4222 (default: none)")
+	ackWaitFlag(c, &cfg.AckWait)
 	c.Flags().StringVar(&level, "log-level", "", "debug, info, warn or error (default: warn on a terminal, else info)")
 	c.Flags().StringVar(&format, "log-format", "text", "text or json")
 	return c

@@ -1,0 +1,204 @@
+package faults
+
+import (
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"towpath.dev/events"
+	"towpath.dev/pkg/worker/boundary"
+)
+
+// order says at which boundary a process is to die, and the how manieth time that it gets there.
+type order struct {
+	service events.Writer
+	at      boundary.Boundary
+	nth     int
+}
+
+func (o order) String() string { return fmt.Sprintf("%s:%s:%d", o.service, o.at, o.nth) }
+
+// victim is a service that is killed at boundaries: which ones it passes, how far into a life it is let, and how often
+// its turn comes where one process holds all.
+type victim struct {
+	service events.Writer
+	passes  []boundary.Boundary
+	reach   int // the largest nth: about what two runs need
+	turns   int
+}
+
+// victims are the services that write events. The door has no effect but the event; watch is told by timers seldom,
+// and looks at the fold by itself.
+var victims = []victim{
+	{events.Ledger, []boundary.Boundary{boundary.Received, boundary.Decided, boundary.Event, boundary.Ack}, 60, 2},
+	{events.Gateway, boundary.All, 4, 2},
+	{events.Build, boundary.All, 8, 2},
+	{events.Vet, boundary.All, 8, 3},
+	{events.Promote, boundary.All, 16, 4},
+	{events.Verify, boundary.All, 6, 3},
+	{events.Watch, []boundary.Boundary{boundary.Effect, boundary.Decided, boundary.Event}, 12, 1},
+}
+
+// source gives the random numbers of one part of a campaign: the same seed gives each part the same, whatever the
+// others have drawn.
+func source(seed uint64, part string) *rand.Rand {
+	h := fnv.New64a()
+	h.Write([]byte(part))
+	return rand.New(rand.NewPCG(seed, h.Sum64()))
+}
+
+// orders is the schedule of one program's deaths, one for each life.
+type orders struct {
+	random  *rand.Rand
+	victims []victim // with as many entries as they have turns
+	all     bool     // the program holds all services
+	left    map[events.Writer][]boundary.Boundary
+}
+
+// ordersFor is the schedule of a program, which holds one of the victims or all. nil: it is none.
+func ordersFor(seed uint64, program string, all bool) *orders {
+	o := &orders{random: source(seed, "orders of "+program), all: all, left: map[events.Writer][]boundary.Boundary{}}
+	for _, v := range victims {
+		if all || string(v.service) == program {
+			for range v.turns {
+				o.victims = append(o.victims, v)
+			}
+		}
+	}
+	if len(o.victims) == 0 {
+		return nil
+	}
+	return o
+}
+
+// life is what the next life is told: one order, or where many services live together one for some of them, so that
+// it does not wait for the one that has nothing to do.
+func (o *orders) life() string {
+	n := 1
+	if o.all {
+		n = 4
+	}
+	var list []string
+	for range n {
+		list = append(list, o.next().String())
+	}
+	return strings.Join(list, ",")
+}
+
+// next is the order of the next life. Each service goes through its boundaries in an order of chance, and then again.
+func (o *orders) next() order {
+	v := o.victims[o.random.IntN(len(o.victims))]
+	left := o.left[v.service]
+	if len(left) == 0 {
+		left = append(left, v.passes...)
+		o.random.Shuffle(len(left), func(i, j int) { left[i], left[j] = left[j], left[i] })
+	}
+	at := left[0]
+	o.left[v.service] = left[1:]
+	return order{v.service, at, 1 + o.random.IntN(v.reach)}
+}
+
+// blow is a kill that comes from outside, at no particular point.
+type blow struct {
+	after   time.Duration // since the blow before
+	program string
+}
+
+// blows is a schedule of kills of any program.
+type blows struct {
+	random   *rand.Rand
+	programs []string
+	mean     time.Duration
+}
+
+func (b *blows) next() blow {
+	after := time.Duration((0.2 + b.random.ExpFloat64()) * float64(b.mean) / 1.2)
+	return blow{after, b.programs[b.random.IntN(len(b.programs))]}
+}
+
+// behaviour is what becomes of a change of an app.
+type behaviour string
+
+const (
+	good       behaviour = "good"
+	sick       behaviour = "sick"        // never healthy
+	badRelease behaviour = "bad release" // its release command fails
+)
+
+// ends is the status that a run of a behaviour must come to.
+func (b behaviour) ends() string {
+	if b == good {
+		return "done"
+	}
+	return "failed"
+}
+
+// application is what an app is like, for good.
+type application struct {
+	name     string
+	pushed   bool // its changes are pushed and built; else images are handed over
+	replicas int
+	envs     []string
+	release  bool
+	checked  bool // it has a check of its own
+}
+
+func applications(seed uint64, n int) []application {
+	r := source(seed, "apps")
+	var all []application
+	for i := range n {
+		a := application{name: fmt.Sprintf("app%d", i+1), pushed: i%6 == 5, replicas: 1, envs: []string{"dev"}}
+		if r.IntN(4) == 0 {
+			a.envs = append(a.envs, "qa")
+		}
+		if r.IntN(4) == 0 {
+			a.replicas = 2
+		}
+		a.release, a.checked = r.IntN(3) == 0, r.IntN(2) == 0
+		all = append(all, a)
+	}
+	return all
+}
+
+// changes are what an app's runs are about, one after the other.
+type changes struct {
+	random *rand.Rand
+	app    application
+}
+
+func changesOf(seed uint64, a application) *changes {
+	return &changes{source(seed, "changes of "+a.name), a}
+}
+
+func (c *changes) next() behaviour {
+	switch n := c.random.IntN(20); {
+	case n == 0:
+		return sick
+	case n == 1 && c.app.release:
+		return badRelease
+	}
+	return good
+}
+
+// definition is the towpath.yaml of a change, whose program is at path in its image.
+func (a application) definition(b behaviour, program string) string {
+	text := fmt.Sprintf("app: %s\nservice: {port: 8080, health: /health, healthTimeout: %s, replicas: %d, drainTimeout: 1s}\n",
+		a.name, map[bool]string{true: "3s", false: "60s"}[b == sick], a.replicas)
+	if a.release {
+		command := "say"
+		if b == badRelease {
+			command = "bad"
+		}
+		text += fmt.Sprintf("release: [%q, %q, released]\n", program, command)
+	}
+	text += "environments:\n"
+	for _, env := range a.envs {
+		text += "  - name: " + env + "\n"
+		if a.checked {
+			text += "    verify: [{http: {path: /, status: 200}}]\n"
+		}
+	}
+	return text
+}
