@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -28,6 +29,10 @@ type Actor struct {
 	Erased  bool      `json:"erased,omitempty"`
 	// Tokens are the SHA-256 hashes of the tokens that open this identity.
 	Tokens []string `json:"tokens,omitempty"`
+	// External are the names under which other systems know a person, such as slack:T123/U456.
+	External []string `json:"external,omitempty"`
+	// SpeaksFor says for whom a bot may pass commands on: everybody whose external name begins with one of these.
+	SpeaksFor []string `json:"speaksFor,omitempty"`
 }
 
 // Store is the table underneath, ledger.Bucket of events.BucketActors in a running installation. Errors
@@ -37,6 +42,8 @@ type Store interface {
 	// Update writes a key whose revision is known; 0: it is not there.
 	Update(ctx context.Context, key string, value []byte, revision uint64) (uint64, error)
 	Delete(ctx context.Context, key string) error
+	// Each hands every key below these whole tokens to f, until f fails.
+	Each(ctx context.Context, prefix string, f func(key string, value []byte) error) error
 }
 
 // Actors is the table of actors. It is safe for concurrent use.
@@ -62,6 +69,17 @@ func (a *Actors) Create(ctx context.Context, actor Actor) (Actor, error) {
 	}
 	actor.ID, actor.Created = newActorID(), time.Now().UTC().Truncate(time.Second)
 	actor.Email = canonicalEmail(actor.Email)
+	if len(actor.SpeaksFor) > 0 && actor.Kind != KindBot {
+		return Actor{}, fmt.Errorf("creating an actor: a %s speaks for nobody else; a bot does", actor.Kind)
+	}
+	for _, prefix := range actor.SpeaksFor {
+		if _, err := ParseExternal(prefix + "x"); err != nil {
+			return Actor{}, fmt.Errorf("creating an actor that speaks for %.100q: %w", prefix, err)
+		}
+	}
+	if err := checkRoles(actor.Roles); err != nil {
+		return Actor{}, fmt.Errorf("creating an actor: %w", err)
+	}
 	if err := a.put(ctx, actor, 0); err != nil {
 		return Actor{}, fmt.Errorf("creating an actor: %w", err)
 	}
@@ -157,12 +175,66 @@ func (a *Actors) IssueToken(ctx context.Context, id string) (token string, err e
 
 // SetRoles replaces an actor's roles.
 func (a *Actors) SetRoles(ctx context.Context, id string, roles ...string) error {
-	for _, r := range roles {
-		if !slices.Contains([]string{RoleAdmin, RoleOperator, RoleApprover, RoleDeveloper, RoleBot}, r) {
-			return fmt.Errorf("role %q is none of admin, operator, approver, developer, bot", r)
-		}
+	if err := checkRoles(roles); err != nil {
+		return err
 	}
 	return a.change(ctx, id, func(actor *Actor) { actor.Roles = roles })
+}
+
+// Roles are all that there are.
+var Roles = []string{RoleAdmin, RoleOperator, RoleApprover, RoleDeveloper, RoleBot}
+
+// ErrRole is wrapped where a role is none of Roles.
+var ErrRole = errors.New("a role is admin, operator, approver, developer or bot")
+
+func checkRoles(roles []string) error {
+	for _, r := range roles {
+		if !slices.Contains(Roles, r) {
+			return fmt.Errorf("role %.40q: %w", r, ErrRole)
+		}
+	}
+	return nil
+}
+
+// Rename gives an actor another name for people.
+func (a *Actors) Rename(ctx context.Context, id, name string) error {
+	return a.change(ctx, id, func(actor *Actor) { actor.Name = name })
+}
+
+// List returns all actors, those that were erased too, by the time of their making.
+func (a *Actors) List(ctx context.Context) ([]Actor, error) {
+	var all []Actor
+	err := a.store.Each(ctx, "actor", func(key string, value []byte) error {
+		var actor Actor
+		if err := json.Unmarshal(value, &actor); err != nil {
+			return fmt.Errorf("reading %s: %w", key, err)
+		}
+		all = append(all, actor)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing the actors: %w", err)
+	}
+	slices.SortFunc(all, func(x, y Actor) int {
+		return cmp.Or(x.Created.Compare(y.Created), strings.Compare(x.ID, y.ID))
+	})
+	return all, nil
+}
+
+// RevokeTokens takes all tokens of an actor away.
+func (a *Actors) RevokeTokens(ctx context.Context, id string) error {
+	actor, err := a.Get(ctx, id)
+	if err != nil {
+		return fmt.Errorf("revoking tokens: %w", err)
+	}
+	for _, hash := range actor.Tokens {
+		if err := a.store.Delete(ctx, tokenKey(hash)); err != nil {
+			return fmt.Errorf("revoking the tokens of %s: %w", id, err)
+		}
+	}
+	return a.change(ctx, id, func(now *Actor) {
+		now.Tokens = slices.DeleteFunc(now.Tokens, func(hash string) bool { return slices.Contains(actor.Tokens, hash) })
+	})
 }
 
 // Erase takes everything but the id away: name, address, roles and tokens. What the actor did stays in
@@ -177,6 +249,9 @@ func (a *Actors) Erase(ctx context.Context, id string) error {
 	}
 	if actor.Email != "" {
 		err = errors.Join(err, a.store.Delete(ctx, emailKey(actor.Email)))
+	}
+	for _, external := range actor.External {
+		err = errors.Join(err, a.store.Delete(ctx, externalKey(external)))
 	}
 	if err == nil {
 		err = a.change(ctx, id, func(actor *Actor) {
@@ -223,9 +298,10 @@ func newActorID() string {
 
 func canonicalEmail(email string) string { return strings.ToLower(strings.TrimSpace(email)) }
 
-func actorKey(id string) string    { return "actor." + hashed(id) }
-func tokenKey(hash string) string  { return "token." + hash }
-func emailKey(email string) string { return "email." + hashed(email) }
+func actorKey(id string) string          { return "actor." + hashed(id) }
+func tokenKey(hash string) string        { return "token." + hash }
+func emailKey(email string) string       { return "email." + hashed(email) }
+func externalKey(external string) string { return "external." + hashed(external) }
 
 // hashed makes a key of any text.
 func hashed(s string) string {

@@ -185,6 +185,17 @@ func (b *Bucket) List(ctx context.Context, prefix string) ([]Entry, error) {
 	return list, nil
 }
 
+// Each hands the present entries below these whole tokens to f, until f fails.
+func (b *Bucket) Each(ctx context.Context, prefix string, f func(key string, value []byte) error) error {
+	entries, err := b.List(ctx, prefix)
+	for _, e := range entries {
+		if err == nil {
+			err = f(e.Key, e.Value)
+		}
+	}
+	return err
+}
+
 // scan hands every kept version after a revision to apply, deletions too.
 func (b *Bucket) scan(ctx context.Context, prefix string, after uint64, apply func(Entry) error) error {
 	filter := b.subject(">")

@@ -26,7 +26,7 @@ var openPaths = []string{
 func sample(pattern string) (method, path string) {
 	method, path, _ = strings.Cut(pattern, " ")
 	for name, value := range map[string]string{
-		"{$}": "", "{app}": "hello", "{run}": "1", "{env}": "dev", "{key}": "GREETING", "{repository}": "hello.git",
+		"{$}": "", "{app}": "hello", "{run}": "1", "{env}": "dev", "{key}": "GREETING", "{actor}": "u-nobody", "{repository}": "hello.git",
 	} {
 		path = strings.ReplaceAll(path, name, value)
 	}

@@ -57,6 +57,7 @@ func TestWrongUsage(t *testing.T) {
 		"submit", "submit --repo https://h/r", "submit --image x@sha256:1", "submit --app a --image x:latest", "submit --repo https://h/r --image x@sha256:1", "submit --repo https://h/r --commit 1 --definition x", "submit --image x@sha256:1 --definition /nowhere",
 		"app add", "app add hello --poll 30s", "app add --repo https://h/r --poll 1ms", "rollback hello", "promote hello/1", "rollback hello --env qa --to other/1",
 		"runs a --app b", "events a/1 --app b", "env nonsense", "runs --nonsense", "up --listen nowhere", "up --log-format xml",
+		"actor nonsense", "actor add", "actor add Ann --speaks-for slack:", "actor map slack:x", "actor role", "keys bot", "keys bot u-1", "keys bot NOBODY -o x",
 	} {
 		code, stdout, stderr := command(t, strings.Fields(line)...)
 		if code != exitUsage || stdout != "" || !strings.Contains(stderr, "--help") && !strings.Contains(stderr, "→") {
