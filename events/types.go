@@ -38,5 +38,6 @@ var bodies = map[Type]func() Body{
 	TypeTestSuiteRunStarted:  func() Body { return new(TestSuiteRunStarted) },
 	TypeTestSuiteRunFinished: func() Body { return new(TestSuiteRunFinished) },
 	TypeTestCaseRunFinished:  func() Body { return new(TestCaseRunFinished) },
+	TypeKeyRotated:           func() Body { return new(KeyRotated) },
 	TypeStageStuck:           func() Body { return new(StageStuck) },
 }

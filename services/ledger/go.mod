@@ -2,7 +2,10 @@ module towpath.dev/services/ledger
 
 go 1.26.8
 
-require towpath.dev/pkg v0.0.0
+require (
+	towpath.dev/events v0.0.0
+	towpath.dev/pkg v0.0.0
+)
 
 require (
 	github.com/antithesishq/antithesis-sdk-go v0.8.0-default-no-op // indirect
@@ -20,7 +23,6 @@ require (
 	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/time v0.16.0 // indirect
-	towpath.dev/events v0.0.0 // indirect
 )
 
 replace (

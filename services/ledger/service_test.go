@@ -3,7 +3,10 @@ package ledger_test
 import (
 	"context"
 	"testing"
+	"time"
 
+	"towpath.dev/events"
+	"towpath.dev/pkg/identity"
 	"towpath.dev/pkg/ledger/ledgertest"
 	"towpath.dev/pkg/worker"
 	"towpath.dev/services/ledger"
@@ -32,6 +35,20 @@ func TestTheServiceIsTheDoor(t *testing.T) {
 	}
 	if err := rt.Ledger.Await(t.Context(), r.Seq); err != nil || rt.Fold.App("hello") == nil {
 		t.Errorf("the service's own fold lacks event %d: %v", r.Seq, err)
+	}
+	rotation := l.Rotate(identity.Change{Identities: []string{"ledger"}, Now: time.Now(), Actor: "u-1", Reason: "every quarter"})[0]
+	var told *events.KeyRotated
+	followed := l.Follow(t, "watch")
+	for told == nil {
+		select {
+		case r := <-followed:
+			told, _ = r.Event.Body.(*events.KeyRotated)
+		case <-time.After(20 * time.Second):
+			t.Fatal("the rotation is not in the ledger")
+		}
+	}
+	if told.Identity != "ledger" || told.Key != rotation.Key || told.Replaces != rotation.Replaces || told.Actor != "u-1" || told.Reason != "every quarter" || !told.Retires.Equal(rotation.Retires) {
+		t.Errorf("recorded %+v, rotated was %+v", told, rotation)
 	}
 	cancel()
 	if err := <-done; err != nil {

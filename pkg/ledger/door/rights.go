@@ -49,6 +49,8 @@ var rights = map[events.Type][]events.Writer{
 	events.TypeTestSuiteRunFinished: {events.Verify},
 	events.TypeTestCaseRunFinished:  {events.Verify},
 
+	events.TypeKeyRotated: {events.Ledger},
+
 	events.TypeStageStuck: {events.Watch},
 }
 

@@ -22,7 +22,7 @@ import (
 
 func (p *program) keysCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "keys", Short: "Make the keys of an installation whose services run apart", Args: arguments(cobra.NoArgs),
+		Use: "keys", Short: "Make and rotate the keys of an installation", Args: arguments(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	var keys, split string
@@ -52,7 +52,7 @@ copied into a folder of its own, which is all that its process may have.`,
 	}
 	make.Flags().StringVar(&keys, "keys", "keys", "folder of the keys")
 	make.Flags().StringVar(&split, "split", "", "folder that gets one folder for each identity")
-	c.AddCommand(make, p.keysBotCommand())
+	c.AddCommand(make, p.keysRotateCommand(), p.keysBotCommand())
 	return c
 }
 
@@ -66,11 +66,7 @@ func splitKeys(keys, own, id string) error {
 		names = append(names, identity.SettingsKeyFile)
 	}
 	for _, name := range names {
-		data, err := os.ReadFile(filepath.Join(keys, name))
-		if err != nil {
-			return fmt.Errorf("copying the keys of %s: %w", id, err)
-		}
-		if err := os.WriteFile(filepath.Join(own, name), data, 0o600); err != nil {
+		if err := copyKey(keys, own, name); err != nil {
 			return fmt.Errorf("copying the keys of %s: %w", id, err)
 		}
 	}
