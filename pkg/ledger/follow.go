@@ -87,6 +87,16 @@ func (c *Client) Await(ctx context.Context, seq uint64) error {
 	return nil
 }
 
+// CatchUp returns once Follow has applied all that the stream held when it was called, or with the bus's
+// or ctx's error.
+func (c *Client) CatchUp(ctx context.Context) error {
+	head, err := c.Read(ctx, c.Applied(), func(Record) error { return nil })
+	if err != nil {
+		return fmt.Errorf("looking for the ledger's head: %w", err)
+	}
+	return c.Await(ctx, head)
+}
+
 // CaughtUp is closed once Follow has reached the head for the first time.
 func (c *Client) CaughtUp() <-chan struct{} { return c.position.ready }
 

@@ -90,6 +90,11 @@ func (rt *Runtime) eventJob(c Consumer, h Handler, m *nats.Msg) (job, error) {
 		if err := rt.await(ctx, d.Seq); err != nil {
 			return RetryAfter(err, 0)
 		}
+		if d.Delivered > 1 { // who had it before may have written since, and died
+			if err := rt.Ledger.CatchUp(ctx); err != nil {
+				return RetryAfter(err, time.Second)
+			}
+		}
 		boundary.Reached(rt.service, boundary.Received, j.app)
 		return h.Handle(ctx, message)
 	}

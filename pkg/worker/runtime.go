@@ -130,6 +130,9 @@ func (rt *Runtime) Append(ctx context.Context, s events.Subject, e events.Event)
 	return r, err
 }
 
+// Epoch returns the epoch that the runtime writes and follows.
+func (rt *Runtime) Epoch() int { return rt.Ledger.Epoch() }
+
 // await returns when the fold has reached seq.
 func (rt *Runtime) await(ctx context.Context, seq uint64) error {
 	ctx, cancel := context.WithCancelCause(ctx)

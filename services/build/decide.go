@@ -40,6 +40,8 @@ func decide(a *fold.App, r *fold.Run) decision {
 	switch {
 	case r.Image:
 		d.why = "the image was built elsewhere"
+	case s.Concluded:
+		d.why = "the attempt has ended"
 	case s.Ended():
 		d.action = finish
 	case r.Cancelled != nil:
@@ -56,6 +58,13 @@ func decide(a *fold.App, r *fold.Run) decision {
 		}
 	}
 	return d
+}
+
+// overtaken reports whether what is decided now says that the attempt is not to go on: it is not to be
+// made any more, another one is, or it was ended without an image. That it has its image may be its own
+// doing.
+func (d decision) overtaken(attempt int) bool {
+	return d.attempt != attempt || d.action != make_ && d.outcome != events.Success
 }
 
 // woken returns the runs of an app that an event may have given build something to do for.
@@ -82,11 +91,11 @@ func woken(a *fold.App, e events.Event, run int) []int {
 	return nil
 }
 
-// waiting lists the runs that a hold has kept from being built.
+// waiting lists the runs that a hold has kept from being built, or that were begun when one ended.
 func waiting(a *fold.App) []int {
 	var all []int
 	for _, r := range a.Runs {
-		if decide(a, r).action == make_ {
+		if decide(a, r).action != rest {
 			all = append(all, r.N)
 		}
 	}

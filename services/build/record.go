@@ -11,12 +11,18 @@ import (
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/registry"
 	"towpath.dev/pkg/registry/provenance"
-	"towpath.dev/pkg/worker"
 )
+
+// book is what a recorder writes to: the service's runtime.
+type book interface {
+	// Append stores an event and returns once the fold has it, as worker.Runtime's method does.
+	Append(ctx context.Context, s events.Subject, e events.Event) (ledger.Record, error)
+	Epoch() int
+}
 
 // recorder appends the events of one attempt at building a run.
 type recorder struct {
-	rt      *worker.Runtime
+	book    book
 	run     *fold.Run
 	attempt int
 }
@@ -27,13 +33,13 @@ const taskName = "build"
 // append stores an event, with a link to what led to it. Where the event is there already, from an
 // earlier try at this attempt, that one is returned: it counts.
 func (r recorder) append(ctx context.Context, key events.Slug, body events.Body, links ...events.Link) (events.Event, error) {
-	s := events.BuildSubject(r.rt.Ledger.Epoch(), body.Type(), r.run.App, r.run.N, key, r.attempt)
+	s := events.BuildSubject(r.book.Epoch(), body.Type(), r.run.App, r.run.N, key, r.attempt)
 	return r.appendAt(ctx, s, body, links...)
 }
 
 func (r recorder) appendAt(ctx context.Context, s events.Subject, body events.Body, links ...events.Link) (events.Event, error) {
 	e := events.New(events.Build, time.Now(), r.run.ChainID, body, append([]events.Link{events.Path(r.run.StartEvent)}, links...)...)
-	stored, err := r.rt.Append(ctx, s, e)
+	stored, err := r.book.Append(ctx, s, e)
 	var exists *ledger.ExistsError
 	if errors.As(err, &exists) {
 		return exists.Winner.Event, nil
@@ -55,7 +61,7 @@ func (r recorder) queued(ctx context.Context) error {
 // started says that the build begins and, where a replay asked for it, that the replay was taken up.
 func (r recorder) started(ctx context.Context, replay *fold.Replay) error {
 	if replay != nil {
-		s := events.StageReplayedSubject(r.rt.Ledger.Epoch(), events.Build, r.run.App, r.run.N, "", fold.StageBuild, r.attempt)
+		s := events.StageReplayedSubject(r.book.Epoch(), events.Build, r.run.App, r.run.N, "", fold.StageBuild, r.attempt)
 		body := &events.StageReplayed{About: r.about(), Stage: fold.StageBuild, Attempt: r.attempt}
 		if _, err := r.appendAt(ctx, s, body, events.Relation("replays", replay.EventID)); err != nil {
 			return err

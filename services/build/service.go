@@ -181,7 +181,7 @@ func (s *Service) advance(ctx context.Context, t target, p *inProgress) error {
 			return fmt.Errorf("run %s is unknown", fold.Name(t.app, t.run))
 		}
 		d := decide(a, run)
-		record := recorder{rt: s.rt, run: run, attempt: d.attempt}
+		record := recorder{book: s.rt, run: run, attempt: d.attempt}
 		boundary.Reached(events.Build, boundary.Decided, t.app)
 		switch d.action {
 		case rest:
@@ -317,7 +317,7 @@ func (s *Service) fenced(ctx context.Context, record recorder) (context.Context,
 				return
 			}
 			seq = a.Seq
-			if d := decide(a, a.Run(record.run.N)); d.action != make_ && d.action != finish || d.attempt != record.attempt {
+			if decide(a, a.Run(record.run.N)).overtaken(record.attempt) {
 				cancel(errFenced)
 				return
 			}
@@ -338,7 +338,7 @@ func (s *Service) giveUp(ctx context.Context, m worker.Message, last error) erro
 		if d.action != make_ {
 			continue
 		}
-		record := recorder{rt: s.rt, run: run, attempt: d.attempt}
+		record := recorder{book: s.rt, run: run, attempt: d.attempt}
 		trouble := events.Trouble{What: "building the image", Why: shorten(last.Error())}
 		if err := record.ended(ctx, events.Error, trouble); err != nil {
 			return err

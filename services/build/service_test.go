@@ -548,7 +548,7 @@ func TestAdoptsWhatATryHasMade(t *testing.T) {
 	if !d.fresh {
 		t.Errorf("decided %+v, want a fresh build", d)
 	}
-	made, err := s.perform(t.Context(), s.job(recorder{rt: b.build, run: run, attempt: 1}, d), io.Discard)
+	made, err := s.perform(t.Context(), s.job(recorder{book: b.build, run: run, attempt: 1}, d), io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -82,7 +82,7 @@ func (s *Service) Handle(ctx context.Context, m worker.Message) error {
 		return nil
 	}
 	boundary.Reached(events.Verify, boundary.Decided, place.App)
-	record := recorder{rt: s.rt, trial: t}
+	record := recorder{book: s.rt, trial: t}
 	if err := record.started(ctx); err != nil {
 		return err
 	}
@@ -231,26 +231,33 @@ func (s *Service) giveUp(ctx context.Context, m worker.Message, last error) erro
 	if !ok {
 		return nil
 	}
-	return recorder{rt: s.rt, trial: t}.finished(ctx, events.Error, &events.Trouble{
+	return recorder{book: s.rt, trial: t}.finished(ctx, events.Error, &events.Trouble{
 		What: fmt.Sprintf("verifying %s in %s", t.run.Name(), place.Env), Why: last.Error(),
 		Do: t.run.ReplayCommand(fold.StageVerify, place.Env),
 	})
 }
 
+// book is what a recorder writes to: the service's runtime.
+type book interface {
+	// Append stores an event and returns once the fold has it, as worker.Runtime's method does.
+	Append(ctx context.Context, s events.Subject, e events.Event) (ledger.Record, error)
+	Epoch() int
+}
+
 // recorder writes the events of one verification. An event that is there already is left as it is.
 type recorder struct {
-	rt    *worker.Runtime
+	book  book
 	trial trial
 }
 
 func (r recorder) write(ctx context.Context, check int, b events.Body) error {
 	t := r.trial
-	subject := events.VerifySubject(r.rt.Ledger.Epoch(), b.Type(), t.run.App, t.run.N, t.slot.Environment, t.slot.N, check, t.attempt)
+	subject := events.VerifySubject(r.book.Epoch(), b.Type(), t.run.App, t.run.N, t.slot.Environment, t.slot.N, check, t.attempt)
 	return r.append(ctx, subject, b)
 }
 
 func (r recorder) append(ctx context.Context, subject events.Subject, b events.Body) error {
-	_, err := r.rt.Append(ctx, subject, events.New(events.Verify, time.Now(), r.trial.run.ChainID, b, events.Path(r.trial.slot.DecidedID)))
+	_, err := r.book.Append(ctx, subject, events.New(events.Verify, time.Now(), r.trial.run.ChainID, b, events.Path(r.trial.slot.DecidedID)))
 	var exists *ledger.ExistsError
 	if errors.As(err, &exists) {
 		return nil
@@ -274,7 +281,7 @@ func (r recorder) started(ctx context.Context) error {
 	t := r.trial
 	if t.replay != nil {
 		b := &events.StageReplayed{About: events.About{ID: r.id()}, Stage: fold.StageVerify, Environment: t.slot.Environment, Attempt: t.attempt}
-		subject := events.StageReplayedSubject(r.rt.Ledger.Epoch(), events.Verify, t.run.App, t.run.N, t.slot.Environment, fold.StageVerify, t.attempt)
+		subject := events.StageReplayedSubject(r.book.Epoch(), events.Verify, t.run.App, t.run.N, t.slot.Environment, fold.StageVerify, t.attempt)
 		if err := r.append(ctx, subject, b); err != nil {
 			return err
 		}

@@ -9,12 +9,18 @@ import (
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/fold"
-	"towpath.dev/pkg/worker"
 )
+
+// book is what a recorder writes to: the service's runtime.
+type book interface {
+	// Append stores an event and returns once the fold has it, as worker.Runtime's method does.
+	Append(ctx context.Context, s events.Subject, e events.Event) (ledger.Record, error)
+	Epoch() int
+}
 
 // recorder appends the events of one attempt at vetting a run's artifact.
 type recorder struct {
-	rt      *worker.Runtime
+	book    book
 	run     *fold.Run
 	attempt int
 }
@@ -23,7 +29,7 @@ type recorder struct {
 // try at this attempt, counts.
 func (r recorder) append(ctx context.Context, s events.Subject, body events.Body, links ...events.Link) error {
 	links = append([]events.Link{events.Path(r.run.StartEvent)}, links...)
-	_, err := r.rt.Append(ctx, s, events.New(events.Vet, time.Now(), r.run.ChainID, body, links...))
+	_, err := r.book.Append(ctx, s, events.New(events.Vet, time.Now(), r.run.ChainID, body, links...))
 	var exists *ledger.ExistsError
 	if err != nil && !errors.As(err, &exists) {
 		return fmt.Errorf("recording %s of %s: %w", body.Type(), r.run.Name(), err)
@@ -32,7 +38,7 @@ func (r recorder) append(ctx context.Context, s events.Subject, body events.Body
 }
 
 func (r recorder) subject(t events.Type, key events.Slug) events.Subject {
-	return events.VetSubject(r.rt.Ledger.Epoch(), t, r.run.App, r.run.N, key, r.attempt)
+	return events.VetSubject(r.book.Epoch(), t, r.run.App, r.run.N, key, r.attempt)
 }
 
 func (r recorder) about() events.About { return events.About{ID: r.run.Name()} }
@@ -40,7 +46,7 @@ func (r recorder) about() events.About { return events.About{ID: r.run.Name()} }
 // started says that vetting begins and, where a replay asked for it, that the replay was taken up.
 func (r recorder) started(ctx context.Context, replay *fold.Replay) error {
 	if replay != nil {
-		s := events.StageReplayedSubject(r.rt.Ledger.Epoch(), events.Vet, r.run.App, r.run.N, "", fold.StageVet, r.attempt)
+		s := events.StageReplayedSubject(r.book.Epoch(), events.Vet, r.run.App, r.run.N, "", fold.StageVet, r.attempt)
 		body := &events.StageReplayed{About: r.about(), Stage: fold.StageVet, Attempt: r.attempt}
 		if err := r.append(ctx, s, body, events.Relation("replays", replay.EventID)); err != nil {
 			return err

@@ -168,7 +168,7 @@ func (s *Service) advance(ctx context.Context, t target) error {
 		return fmt.Errorf("run %s is unknown", fold.Name(t.app, t.run))
 	}
 	d := decide(a, run)
-	record := recorder{rt: s.rt, run: run, attempt: d.attempt}
+	record := recorder{book: s.rt, run: run, attempt: d.attempt}
 	boundary.Reached(events.Vet, boundary.Decided, t.app)
 	switch d.action {
 	case judge:
@@ -324,7 +324,7 @@ func (s *Service) giveUp(ctx context.Context, m worker.Message, last error) erro
 		if d.action != judge {
 			continue
 		}
-		record := recorder{rt: s.rt, run: run, attempt: d.attempt}
+		record := recorder{book: s.rt, run: run, attempt: d.attempt}
 		err := record.ended(ctx, events.Error, events.Trouble{What: "vetting the image", On: run.Artifact.Repository + "@" + run.Artifact.Digest, Why: last.Error()})
 		if err != nil {
 			return err

@@ -49,9 +49,14 @@ func (r *Run) applyBuild(rec ledger.Record) {
 		}
 		s.end(rec, Done, events.Success, nil)
 	case *events.TaskRunFinished:
-		if b.Outcome != events.Success {
+		if b.Outcome == events.Success {
+			s.Concluded = true
+		} else {
 			s.end(rec, statusOf(b.Outcome), b.Outcome, trouble(b.Result.Trouble, b.Errors))
 		}
+		s.touch(rec)
+	case *events.BuildFinished:
+		s.Concluded = s.Concluded || s.Ended() && s.Outcome != events.Success
 		s.touch(rec)
 	default:
 		s.touch(rec)

@@ -105,6 +105,7 @@ type Stage struct {
 	Stuck      *events.StageStuck
 	Replay     *Replay // what asked for this attempt; nil for the first
 	Replayed   bool    // the worker has taken the replay up
+	Concluded  bool    // of build: what follows the attempt's end was written too
 }
 
 // Replay is why a stage has another attempt: a replay, or the command to promote.

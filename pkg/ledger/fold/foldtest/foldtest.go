@@ -24,6 +24,7 @@ var Start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 type Ledger struct {
 	records  []ledger.Record
 	subjects map[events.Subject]int // index of the record
+	passed   time.Duration          // besides the second that each event takes
 }
 
 // New returns an empty ledger.
@@ -68,7 +69,12 @@ func (l *Ledger) Fold() *fold.Fold {
 func (l *Ledger) App(app events.Slug) *fold.App { return l.Fold().App(app) }
 
 // Now is the time of the next event.
-func (l *Ledger) Now() time.Time { return Start.Add(time.Duration(len(l.records)) * time.Second) }
+func (l *Ledger) Now() time.Time {
+	return Start.Add(time.Duration(len(l.records))*time.Second + l.passed)
+}
+
+// Pass lets time go by.
+func (l *Ledger) Pass(d time.Duration) { l.passed += d }
 
 // Write stores an event of a subject's writer, and panics where the subject is taken. It returns the
 // event's id.
