@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"towpath.dev/events"
@@ -23,6 +24,18 @@ type App struct {
 	Runs       []*Run        // run n is at n-1
 	Envs       map[events.Slug]*Env
 	Seq        uint64 // the last event that changed the app
+	// Unsettled are the numbers of the runs of which something may still come without anybody acting, or that wait
+	// for an operator: those that have not ended, and those that are stuck, oldest first. Whoever looks for what there
+	// is to do looks at these and not at all runs.
+	Unsettled []int
+
+	owned owned `fold:"-"`
+}
+
+// owned says which parts of an app nobody else has seen, so that they may be changed where they are.
+type owned struct {
+	runs, envs bool
+	slots      map[events.Slug]bool
 }
 
 // Run returns run n, or nil.
@@ -153,10 +166,10 @@ func (e *Env) Good(n int) *Slot {
 // ErrSlotOrder is wrapped for an event about a slot that cannot come there: promote never writes one.
 var ErrSlotOrder = errors.New("slot out of order")
 
-// apply changes a, which is a copy that nobody else has seen, but shares runs and slots with its
-// original: those are copied before they change. It reports whether anything changed. define reads the
-// definition that a run pins.
-func (a *App) apply(r ledger.Record, define func(events.RunStart) (pipeline.Definition, error)) (bool, error) {
+// apply changes a, which nobody else has seen, but may share runs and slots with what was given out: those are
+// copied before they change. It reports whether anything changed; where it did not, or with an error, nothing did.
+// define reads the definition that a run pins.
+func (a *App) apply(r ledger.Record, define func(*events.RunStart) (pipeline.Definition, error)) (bool, error) {
 	switch b := r.Event.Body.(type) {
 	case *events.AppCreated:
 		a.Repository, a.Branch, a.Created = b.Repository, b.Branch, r.Event.Time
@@ -178,8 +191,6 @@ func (a *App) apply(r ledger.Record, define func(events.RunStart) (pipeline.Defi
 		return true, a.command(r, b)
 	case *events.SettingChanged, *events.SecretChanged:
 		return true, nil
-	case *events.TestSuiteRunFinished:
-		a.finishTrial(r, b)
 	case *events.ServiceDeployed, *events.ServiceUpgraded, *events.ServiceRolledback, *events.ServiceRemoved:
 		return a.markDeployed(r), nil
 	}
@@ -191,13 +202,17 @@ func (a *App) apply(r ledger.Record, define func(events.RunStart) (pipeline.Defi
 		return false, fmt.Errorf("run %d is unknown", r.Subject.Run)
 	}
 	next := run.clone()
-	if b, ok := r.Event.Body.(*events.ReplayRequested); ok {
+	switch b := r.Event.Body.(type) {
+	case *events.TestSuiteRunFinished:
+		a.finishTrial(r, b)
+		next.apply(r)
+	case *events.ReplayRequested:
 		ended := a.slotEnded(run, b.Environment)
 		next.replay(r, b, ended)
 		if b.Stage == StageVerify && !ended {
 			a.renewTrial(next.Env(b.Environment))
 		}
-	} else {
+	default:
 		next.apply(r)
 	}
 	next.Seq = r.Seq
@@ -225,30 +240,55 @@ func (a *App) StatusOf(r *Run) Status {
 	return status
 }
 
+// setRun puts a run, which nobody else has seen, in its place: that of an older version of it, or the next.
 func (a *App) setRun(r *Run) {
-	a.Runs = slices.Clone(a.Runs)
-	a.Runs[r.N-1] = r
+	if !a.owned.runs {
+		a.Runs, a.owned.runs = slices.Clone(a.Runs), true
+	}
+	if r.N == len(a.Runs)+1 {
+		a.Runs = append(a.Runs, r)
+	} else {
+		a.Runs[r.N-1] = r
+	}
+	at, listed := slices.BinarySearch(a.Unsettled, r.N)
+	switch settled := r.settled(); {
+	case settled && listed:
+		a.Unsettled = slices.Delete(slices.Clone(a.Unsettled), at, at+1)
+	case !settled && !listed:
+		a.Unsettled = slices.Insert(slices.Clone(a.Unsettled), at, r.N)
+	}
 }
 
+// ownEnv returns an environment to be changed.
+func (a *App) ownEnv(name events.Slug) *Env {
+	if a.owned.slots[name] {
+		return a.Envs[name]
+	}
+	if !a.owned.envs {
+		a.Envs, a.owned.envs, a.owned.slots = maps.Clone(a.Envs), true, map[events.Slug]bool{}
+	}
+	e := *a.Env(name)
+	e.Name, e.Slots = name, slices.Clone(e.Slots)
+	a.Envs[name], a.owned.slots[name] = &e, true
+	return &e
+}
+
+// setSlot puts a slot, which nobody else has seen, in its place.
 func (a *App) setSlot(env events.Slug, s *Slot) *Env {
-	e := *a.Env(env)
-	e.Name = env
-	e.Slots = slices.Clone(e.Slots)
+	e := a.ownEnv(env)
 	if s.N == len(e.Slots)+1 {
 		e.Slots = append(e.Slots, s)
 	} else {
 		e.Slots[s.N-1] = s
 	}
-	a.Envs = maps.Clone(a.Envs)
-	a.Envs[env] = &e
-	return &e
+	return e
 }
 
 func (a *App) startRun(
 	r ledger.Record, start events.RunStart, artifact *events.Artifact, artifactID string,
-	define func(events.RunStart) (pipeline.Definition, error),
+	define func(*events.RunStart) (pipeline.Definition, error),
 ) error {
-	d, err := define(start)
+	d, err := define(&start)
 	if err != nil {
 		return err
 	}
@@ -259,7 +299,7 @@ func (a *App) startRun(
 		run.Artifact, run.ArtifactID = artifact, artifactID
 		run.Build.Status = Skipped
 	}
-	a.Runs = append(slices.Clone(a.Runs), run)
+	a.setRun(run)
 	return nil
 }
 
@@ -312,7 +352,11 @@ func (a *App) supersedeOlder(s *Slot, seq uint64) {
 	if newer == nil || newer.Definition.OnNewer == pipeline.Queue {
 		return
 	}
-	for _, run := range a.Runs[:s.Run-1] {
+	for _, n := range slices.Clone(a.Unsettled) {
+		if n >= s.Run {
+			break
+		}
+		run := a.Runs[n-1]
 		env := run.Env(s.Environment)
 		status := run.Status()
 		if env == nil || env.Verified || status.Ended() && status != Stuck {
@@ -390,15 +434,18 @@ func (a *App) renewTrial(e *RunEnv) {
 }
 
 func (a *App) markDeployed(r ledger.Record) bool {
-	for _, old := range a.Env(r.Subject.Env).Slots {
-		if events.Slug(fmt.Sprint(old.N)) == r.Subject.Key && !old.Deployed {
-			s := *old
-			s.Deployed = true
-			a.setSlot(r.Subject.Env, &s)
-			return true
-		}
+	n, err := strconv.Atoi(string(r.Subject.Key))
+	if err != nil {
+		return false
 	}
-	return false
+	old := a.Env(r.Subject.Env).Slot(n)
+	if old == nil || old.Deployed {
+		return false
+	}
+	s := *old
+	s.Deployed = true
+	a.setSlot(r.Subject.Env, &s)
+	return true
 }
 
 // command applies a command that names the app.
@@ -412,11 +459,8 @@ func (a *App) command(r ledger.Record, b *events.CommandReceived) error {
 		a.Hold = nil
 		return nil
 	case events.VerbRollback:
-		e := *a.Env(b.Environment)
-		e.Name = b.Environment
+		e := a.ownEnv(b.Environment)
 		e.Rollbacks = append(slices.Clone(e.Rollbacks), c)
-		a.Envs = maps.Clone(a.Envs)
-		a.Envs[b.Environment] = &e
 		return nil
 	}
 	run := a.Run(b.Run)

@@ -7,6 +7,7 @@
 package fold
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -26,13 +27,48 @@ type Fold struct {
 	mu       sync.Mutex
 	seq      uint64
 	ledgerID string
-	apps     map[events.Slug]*App
+	apps     map[events.Slug]*place
 	hold     *Hold
 	policies map[string]json.RawMessage
 	policy   PolicyVersion
 	// definitions are those that were read, by digest: most runs of an app pin the same one.
-	definitions map[string]pipeline.Definition
+	definitions map[string]definition
 	changed     chan struct{} // closed and replaced at every change
+}
+
+// definition is one that runs pin, with its canonical text, which they share.
+type definition struct {
+	pipeline.Definition
+	text json.RawMessage
+}
+
+// place holds one app. What was given out is copied before it changes, part by part; what nobody has seen is
+// changed where it is, so that reading a long ledger copies nothing.
+type place struct {
+	app   *App
+	given bool
+}
+
+// give returns the app to somebody who may keep it.
+func (p *place) give() *App {
+	p.given = true
+	return p.app
+}
+
+// own returns the app to be changed. Where it was given out that is a copy, which takes its place with keep.
+func (p *place) own() *App {
+	if !p.given {
+		return p.app
+	}
+	next := *p.app
+	next.owned = owned{}
+	return &next
+}
+
+func (p *place) keep(a *App) {
+	if a != p.app {
+		p.app, p.given = a, false
+	}
 }
 
 // PolicyVersion names the newest platform policy that was published.
@@ -52,10 +88,10 @@ type Hold struct {
 // New returns the state of an empty ledger.
 func New() *Fold {
 	return &Fold{
-		apps:     map[events.Slug]*App{},
+		apps:     map[events.Slug]*place{},
 		policies: map[string]json.RawMessage{},
 
-		definitions: map[string]pipeline.Definition{},
+		definitions: map[string]definition{},
 		changed:     make(chan struct{}),
 	}
 }
@@ -157,8 +193,12 @@ func (f *Fold) Apps() []*App {
 
 // view adds what holds for every app.
 func (f *Fold) view(name events.Slug) *App {
-	a := f.apps[name]
-	if a == nil || f.hold == nil || a.Hold != nil {
+	p := f.apps[name]
+	if p == nil {
+		return nil
+	}
+	a := p.give()
+	if f.hold == nil || a.Hold != nil {
 		return a
 	}
 	held := *a
@@ -214,44 +254,49 @@ func (f *Fold) applyGlobal(r ledger.Record, b *events.CommandReceived) error {
 	default:
 		return fmt.Errorf("event %d: command %s names no app", r.Seq, b.Verb)
 	}
-	for name, a := range f.apps {
-		next := *a
+	for _, p := range f.apps {
+		next := p.own()
 		next.Seq = r.Seq
-		f.apps[name] = &next
+		p.keep(next)
 	}
 	return nil
 }
 
-// applyToApp copies the app, changes the copy and puts it in place.
+// applyToApp changes the app that the event is about. An event that contradicts the contract changes nothing.
 func (f *Fold) applyToApp(r ledger.Record) error {
 	name := r.Subject.App
-	next := &App{Name: name, Envs: map[events.Slug]*Env{}}
-	if a := f.apps[name]; a != nil {
-		*next = *a
+	p, known := f.apps[name]
+	if !known {
+		p = &place{app: &App{Name: name, Envs: map[events.Slug]*Env{}}}
 	}
+	next := p.own()
 	changed, err := next.apply(r, f.definition)
 	if err != nil {
 		return fmt.Errorf("event %d on %s: %w", r.Seq, r.Subject, err)
 	}
 	if changed {
 		next.Seq = r.Seq
-		f.apps[name] = next
+		p.keep(next)
+		f.apps[name] = p
 	}
 	return nil
 }
 
-// definition reads a run's pinned definition. A definition's digest is that of its canonical text.
-func (f *Fold) definition(start events.RunStart) (pipeline.Definition, error) {
+// definition reads a run's pinned definition, and lets the run share the text of it. A definition's digest is that
+// of its canonical text.
+func (f *Fold) definition(start *events.RunStart) (pipeline.Definition, error) {
+	known, ok := f.definitions[start.DefinitionDigest]
+	if ok && bytes.Equal(known.text, start.Definition) {
+		start.Definition = known.text
+		return known.Definition, nil
+	}
 	digest := fmt.Sprintf("sha256:%x", sha256.Sum256(start.Definition))
 	if digest != start.DefinitionDigest {
 		return pipeline.Definition{}, fmt.Errorf("definition has digest %s, the run pins %s", digest, start.DefinitionDigest)
 	}
-	if d, ok := f.definitions[digest]; ok {
-		return d, nil
-	}
 	d, err := pipeline.ParseCanonical(start.Definition)
 	if err == nil {
-		f.definitions[digest] = d
+		f.definitions[digest] = definition{d, start.Definition}
 	}
 	return d, err
 }

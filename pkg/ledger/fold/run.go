@@ -56,8 +56,8 @@ type Run struct {
 	ChainID    string
 	StartEvent string // context.id of its first event
 	Start      events.RunStart
-	Definition pipeline.Definition
-	Image      bool // built elsewhere; it entered at vet
+	Definition pipeline.Definition `fold:"-"` // what Start.Definition says
+	Image      bool                // built elsewhere; it entered at vet
 	Created    time.Time
 	Seq        uint64 // the last event that changed the run
 
@@ -310,4 +310,23 @@ func (r *Run) Status() Status {
 		return Running
 	}
 	return Queued
+}
+
+// settled reports whether nothing more comes of the run without somebody acting, and nobody has to: what App.Unsettled
+// leaves out. An error that nobody was told of yet is not settled, whatever became of the run.
+func (r *Run) settled() bool {
+	status := r.Status()
+	if !status.Ended() || status == Stuck {
+		return false
+	}
+	unreported := func(s *Stage) bool { return s.Outcome == events.Error && s.Stuck == nil && r.Cancelled == nil }
+	if unreported(&r.Build) || unreported(&r.Vet) {
+		return false
+	}
+	for _, e := range r.Envs {
+		if unreported(&e.Promote) || unreported(&e.Verify) {
+			return false
+		}
+	}
+	return true
 }

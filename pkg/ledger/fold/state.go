@@ -1,0 +1,139 @@
+package fold
+
+import (
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+
+	"towpath.dev/events"
+)
+
+// State is all that a fold holds after one sequence. It is immutable, and two folds that were given the same events
+// have states with the same bytes.
+type State struct {
+	Seq      uint64
+	LedgerID string
+	Apps     map[events.Slug]*App
+	Hold     *Hold
+	Policies map[string]json.RawMessage
+	Policy   PolicyVersion
+}
+
+// sources are this package's own texts.
+//
+//go:embed *.go
+var sources embed.FS
+
+// Format names the form of a state's bytes and the meaning of what is in them: a hash over the types of a state
+// and over this package's source. A state of another format is built anew from the ledger and never converted, so
+// that a fold which has learned something new does not go on from what an older one made of the same events.
+var Format = sync.OnceValue(func() string {
+	h := sha256.New()
+	h.Write([]byte(shapeOf(reflect.TypeFor[State]())))
+	files, err := sources.ReadDir(".")
+	if err != nil {
+		panic("fold: its own source is embedded: " + err.Error())
+	}
+	for _, f := range files {
+		if strings.HasSuffix(f.Name(), "_test.go") {
+			continue
+		}
+		text, err := sources.ReadFile(f.Name())
+		if err != nil {
+			panic("fold: its own source is embedded: " + err.Error())
+		}
+		fmt.Fprintf(h, "%s %d\n%s", f.Name(), len(text), text)
+	}
+	return "1-" + hex.EncodeToString(h.Sum(nil)[:8])
+})
+
+// stateCodec is made once.
+var stateCodec = sync.OnceValue(func() *codec { return codecOf(reflect.TypeFor[State](), map[reflect.Type]*codec{}) })
+
+// Encode returns the state in its one form.
+func (s State) Encode() []byte {
+	w := newWriter()
+	stateCodec().write(w, reflect.ValueOf(s))
+	return w.data
+}
+
+// DecodeState reads what Encode of the same Format wrote.
+func DecodeState(data []byte) (State, error) {
+	var s State
+	r := newReader(data)
+	stateCodec().read(r, reflect.ValueOf(&s).Elem())
+	if r.err == nil && len(r.data) > 0 {
+		r.fail("something follows it")
+	}
+	if r.err != nil {
+		return State{}, fmt.Errorf("reading a state of the fold: %w", r.err)
+	}
+	return s, nil
+}
+
+// Difference returns the path of the first field in which two states differ, such as
+// "Apps[hello].Runs[2].Build.Status", and its value in each; an empty path where they are the same.
+func (s State) Difference(other State) (path, here, there string) {
+	path, here, there = firstDifference("", reflect.ValueOf(s), reflect.ValueOf(other))
+	return strings.TrimPrefix(path, "."), here, there
+}
+
+// State returns what the fold holds. It costs little: nothing is copied until it changes.
+func (f *Fold) State() State {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := State{
+		Seq: f.seq, LedgerID: f.ledgerID, Apps: make(map[events.Slug]*App, len(f.apps)),
+		Hold: f.hold, Policies: maps.Clone(f.policies), Policy: f.policy,
+	}
+	for name, place := range f.apps {
+		s.Apps[name] = place.give()
+	}
+	return s
+}
+
+// Restore returns a fold that goes on from a state, which DecodeState has returned.
+func Restore(s State) (*Fold, error) {
+	f := New()
+	f.seq, f.ledgerID, f.hold, f.policy = s.Seq, s.LedgerID, s.Hold, s.Policy
+	maps.Copy(f.policies, s.Policies)
+	for name, a := range s.Apps {
+		if a == nil || a.Name != name || a.Envs == nil || slices.Contains(slices.Collect(maps.Values(a.Envs)), nil) {
+			return nil, fmt.Errorf("restoring the fold: %w: app %s is not whole", errNoState, name)
+		}
+		for i, run := range a.Runs {
+			if run == nil || run.N != i+1 || slices.Contains(run.Envs, nil) {
+				return nil, fmt.Errorf("restoring the fold: %w: run %s is not whole", errNoState, Name(name, i+1))
+			}
+			d, err := f.definition(&run.Start)
+			if err != nil {
+				return nil, fmt.Errorf("restoring the fold: run %s: %w", Name(name, i+1), err)
+			}
+			run.Definition = d
+		}
+		f.apps[name] = &place{app: a, given: true}
+	}
+	return f, nil
+}
+
+// Replace puts the state of another fold in the place of this one's. The other must not be used any more. It is for
+// a fold that was built anew from the ledger, up to the same sequence.
+func (f *Fold) Replace(with *Fold) error {
+	s := with.State()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s.Seq != f.seq {
+		return fmt.Errorf("replacing the fold at %d: the other is at %d", f.seq, s.Seq)
+	}
+	f.ledgerID, f.hold, f.policies, f.policy = s.LedgerID, s.Hold, s.Policies, s.Policy
+	f.apps, f.definitions = with.apps, with.definitions
+	f.advance(s.Seq)
+	return nil
+}
