@@ -66,7 +66,7 @@ func (s *System) serviceProgram(service, keys, url string) program {
 		name: service,
 		argv: []string{filepath.Join(s.options.Binaries.Folder, service)},
 		env: []string{"TOWPATH_BUS=" + url, "TOWPATH_KEYS=" + keys, "TOWPATH_PLATFORM=" + filepath.Join(s.data, "platform.yaml"),
-			"TOWPATH_GATEWAY=http://" + s.gateway},
+			"TOWPATH_STATE=" + filepath.Join(s.data, "snapshots"), "TOWPATH_GATEWAY=http://" + s.gateway},
 	}
 	switch service {
 	case "build", "vet":

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"towpath.dev/events"
+	"towpath.dev/pkg/identity"
 )
 
 // HistoryError says that the bus holds another history than the one followed so far: it was restored
@@ -37,8 +38,8 @@ const (
 	retryPause = 50 * time.Millisecond
 )
 
-// Follow hands every record of the epoch to apply: first those already there, then new ones as they
-// are stored, in the order of their sequence, each once, none left out, until ctx ends (nil), apply
+// Follow hands every record of the epoch to apply, or those after the mark that Resume was given: first
+// those already there, then new ones as they are stored, in the order of their sequence, each once, none left out, until ctx ends (nil), apply
 // fails (its error), or the bus holds another history (*HistoryError). A message that is no trustworthy,
 // readable event is logged and passed over; Await counts it as applied. A bus that is away is waited
 // for. A client follows at most once, and apply is called from one goroutine.
@@ -52,7 +53,7 @@ func (c *Client) Follow(ctx context.Context, apply func(Record) error) error {
 		return fmt.Errorf("following the ledger: %w", err)
 	}
 	defer sub.Unsubscribe()
-	f := &follower{client: c, apply: apply, stream: events.StreamName(c.epoch)}
+	f := &follower{client: c, apply: apply, stream: events.StreamName(c.epoch), mark: c.position.markNow()}
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
 	if err = f.catchUp(ctx); err == nil {
@@ -102,20 +103,15 @@ func (c *Client) CaughtUp() <-chan struct{} { return c.position.ready }
 
 // Applied returns the last sequence that Follow has applied; 0 before the first.
 func (c *Client) Applied() uint64 {
-	seq, _, _ := c.position.at()
+	seq, _ := c.position.at()
 	return seq
 }
 
 // Read hands every record after a sequence to apply, up to the head at that moment, and returns the
 // last sequence read (after itself if there was none). Unreadable messages are logged and passed over.
 func (c *Client) Read(ctx context.Context, after uint64, apply func(Record) error) (last uint64, err error) {
-	f := &follower{client: c, apply: apply, stream: events.StreamName(c.epoch), private: true, seq: after}
-	for more := true; more; {
-		if more, err = f.readBatch(ctx); err != nil {
-			return f.seq, err
-		}
-	}
-	return f.seq, nil
+	mark, err := c.Replay(ctx, Replay{From: Mark{Seq: after}}, apply)
+	return mark.Seq, err
 }
 
 // follower applies one stream's messages in order.
@@ -123,8 +119,12 @@ type follower struct {
 	client  *Client
 	stream  string
 	apply   func(Record) error
-	seq     uint64 // the last applied
-	private bool   // a Read: not the client's position
+	mark    Mark             // the last applied
+	private bool             // a Replay: not the client's position
+	upTo    uint64           // the last to apply; 0: all
+	known   *Mark            // up to there signatures were verified before; nil: nowhere
+	aside   func(seq uint64) // told of what is set aside; may be nil
+	ahead   chan prefetch    // the batch that is being read already; nil: none
 }
 
 // applyError marks an error of the caller's apply, which ends following; other errors are the bus's.
@@ -138,34 +138,41 @@ func (f *follower) live(ctx context.Context, m *nats.Msg) error {
 		return f.catchUp(ctx)
 	}
 	switch {
-	case s.seq <= f.seq:
+	case s.seq <= f.mark.Seq:
 		return nil
-	case s.seq == f.seq+1:
-		return unwrapApply(f.one(s))
+	case s.seq == f.mark.Seq+1:
+		return unwrapApply(f.one(f.open([]stored{s})[0]))
 	}
 	return f.catchUp(ctx)
 }
 
 // one applies the message that follows the last.
-func (f *follower) one(s stored) error {
-	if s.seq != f.seq+1 {
-		return applyError{&HistoryError{Seq: f.seq, Why: fmt.Sprintf("%d is followed by %d", f.seq, s.seq)}}
+func (f *follower) one(s opened) error {
+	at := f.mark.Seq
+	if s.seq != at+1 {
+		return applyError{&HistoryError{Seq: at, Why: fmt.Sprintf("%d is followed by %d", at, s.seq)}}
 	}
-	r, err := f.client.record(s)
-	if err != nil {
-		f.client.logger.Error("event passed over", "service", f.client.service, "seq", s.seq, "err", err)
-	} else if err := f.apply(r); err != nil {
+	var writer events.Writer
+	if s.err != nil {
+		f.client.logger.Error("event passed over", "service", f.client.service, "seq", s.seq, "err", s.err)
+		if f.aside != nil {
+			f.aside(s.seq)
+		}
+	} else if err := f.apply(s.record); err != nil {
 		return applyError{err}
+	} else {
+		writer = s.record.Subject.Writer
 	}
-	f.seq = s.seq
-	if !f.private {
-		f.client.position.advance(s.seq, hash(s.subject, s.body))
+	signature := lastValue(s.header, identity.SignatureHeader)
+	if f.private {
+		f.mark.next(s.stored, signature, writer)
+	} else {
+		f.client.position.advance(&f.mark, s.stored, signature, writer)
+	}
+	if f.known != nil && s.seq == f.known.Seq && f.mark.Chain != f.known.Chain {
+		return applyError{fmt.Errorf("%w, somewhere up to %d", ErrOtherChain, s.seq)}
 	}
 	return nil
-}
-
-func (f *follower) readBatch(ctx context.Context) (more bool, err error) {
-	return f.client.batch(ctx, f.stream, directGet{Seq: f.seq + 1}, f.one)
 }
 
 // catchUp reads to the head. It tries again while the bus is away.
@@ -183,7 +190,7 @@ func (f *follower) catchUp(ctx context.Context) error {
 		if ctx.Err() != nil || errors.Is(err, nats.ErrConnectionClosed) {
 			return err
 		}
-		f.client.logger.Log(ctx, level, "the ledger cannot be read yet; is the bus up and provisioned?", "service", f.client.service, "after", f.seq, "err", err)
+		f.client.logger.Log(ctx, level, "the ledger cannot be read yet; is the bus up and provisioned?", "service", f.client.service, "after", f.mark.Seq, "err", err)
 		level, more = slog.LevelDebug, true
 		if err := pause(ctx, retryPause); err != nil {
 			return err
@@ -203,7 +210,7 @@ func unwrapApply(err error) error {
 // lookAgain reads to the head because somebody asked; after a reconnect it first makes sure that the
 // bus still holds the history that was followed.
 func (f *follower) lookAgain(ctx context.Context) error {
-	if f.client.position.check.Swap(false) && f.seq > 0 {
+	if f.client.position.check.Swap(false) && f.mark.Seq > 0 {
 		if err := f.sameHistory(ctx); err != nil {
 			return err
 		}
@@ -211,25 +218,31 @@ func (f *follower) lookAgain(ctx context.Context) error {
 	return f.catchUp(ctx)
 }
 
-// sameHistory reads the last applied sequence again. Not finding it is no answer until absence has
-// passed.
+// sameHistory reads the last applied sequence again.
 func (f *follower) sameHistory(ctx context.Context) error {
-	_, want, _ := f.client.position.at()
+	s, err := f.held(ctx, f.mark.Seq)
+	if err == nil && hash(s.subject, s.body) != f.mark.Hash {
+		err = &HistoryError{Seq: f.mark.Seq, Why: "it holds a different event"}
+	}
+	return err
+}
+
+// held reads an event that the ledger must hold. Not finding it is no answer until absence has passed; a bus that is
+// away is waited for.
+func (f *follower) held(ctx context.Context, seq uint64) (stored, error) {
 	deadline := time.Now().Add(absence)
 	for {
-		s, err := f.client.get(ctx, f.stream, directGet{Seq: f.seq})
+		s, err := f.client.get(ctx, f.stream, directGet{Seq: seq})
 		switch {
-		case err == nil && hash(s.subject, s.body) == want:
-			return nil
 		case err == nil:
-			return &HistoryError{Seq: f.seq, Why: "it holds a different event"}
+			return s, nil
 		case !errors.Is(err, errNotFound):
 			deadline = time.Now().Add(absence)
 		case time.Now().After(deadline):
-			return &HistoryError{Seq: f.seq, Why: "it has no such event"}
+			return s, &HistoryError{Seq: seq, Why: "it has no such event"}
 		}
 		if err := pause(ctx, retryPause); err != nil {
-			return err
+			return s, err
 		}
 	}
 }

@@ -2,10 +2,11 @@ package ledger
 
 import (
 	"context"
-	"crypto/sha256"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"towpath.dev/events"
 )
 
 // position is how far a client's Follow has come, and what others want of it: to be told when it
@@ -17,9 +18,8 @@ type position struct {
 	ready chan struct{} // closed once the head was reached for the first time
 
 	mu      sync.Mutex
-	seq     uint64
-	hash    [sha256.Size]byte
-	reached chan struct{} // closed and replaced whenever seq grows
+	mark    Mark
+	reached chan struct{} // closed and replaced whenever the mark moves
 }
 
 func newPosition() *position {
@@ -39,18 +39,21 @@ func (p *position) reconnected() {
 	p.wake()
 }
 
-func (p *position) advance(seq uint64, hash [sha256.Size]byte) {
+// advance tells how far the follower has come. Its mark's map and slice are only ever added to, so that they are
+// copied when somebody asks for them and not at each event.
+func (p *position) advance(m *Mark, s stored, signature string, w events.Writer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.seq, p.hash = seq, hash
+	m.next(s, signature, w)
+	p.mark = *m
 	close(p.reached)
 	p.reached = make(chan struct{})
 }
 
-func (p *position) at() (seq uint64, hash [sha256.Size]byte, reached <-chan struct{}) {
+func (p *position) at() (seq uint64, reached <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.seq, p.hash, p.reached
+	return p.mark.Seq, p.reached
 }
 
 // patience is how long a waiter trusts the live messages before it has the follower read for itself.
@@ -60,7 +63,7 @@ const patience = 25 * time.Millisecond
 func (p *position) await(ctx context.Context, seq uint64) error {
 	var look *time.Timer
 	for {
-		at, _, reached := p.at()
+		at, reached := p.at()
 		if at >= seq {
 			return nil
 		}

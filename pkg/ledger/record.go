@@ -26,20 +26,21 @@ type Record struct {
 }
 
 // hash identifies a record for good: SHA-256 over subject, line feed, body.
-func hash(subject string, body []byte) [sha256.Size]byte {
+func hash(subject string, body []byte) Hash {
 	h := sha256.New()
 	h.Write([]byte(subject))
 	h.Write([]byte{'\n'})
 	h.Write(body)
-	return [sha256.Size]byte(h.Sum(nil))
+	return Hash(h.Sum(nil))
 }
 
 // ID returns the ledger's id if r is the ledger's first event: 64 hexadecimal digits. Two ledgers never
 // share it, so that a snapshot or a container can say which one it belongs to.
 func (r Record) ID() string {
-	sum := hash(r.Subject.String(), r.Body)
-	return hex.EncodeToString(sum[:])
+	return idOf(hash(r.Subject.String(), r.Body))
 }
+
+func idOf(first Hash) string { return hex.EncodeToString(first[:]) }
 
 // ErrSetAside is wrapped for a stored message that is no event this build can trust and read: a wrong
 // signature, a malformed body, a type that it does not know. It is passed over and never guessed at.
@@ -125,6 +126,19 @@ func verifiedRecord(trust *identity.Trust, s stored) (Record, error) {
 	if writer != string(subject.Writer) {
 		return Record{}, fmt.Errorf("event %d on %s %w: signed by %s", s.seq, s.subject, ErrSetAside, writer)
 	}
+	return decoded(s, subject, signature)
+}
+
+// readRecord decodes a stored message whose signature was verified before. The error wraps ErrSetAside.
+func readRecord(s stored) (Record, error) {
+	subject, err := events.ParseSubject(s.subject)
+	if err != nil {
+		return Record{}, fmt.Errorf("event %d %w: %w", s.seq, ErrSetAside, err)
+	}
+	return decoded(s, subject, lastValue(s.header, identity.SignatureHeader))
+}
+
+func decoded(s stored, subject events.Subject, signature string) (Record, error) {
 	event, err := events.Decode(s.body)
 	if err != nil {
 		return Record{}, fmt.Errorf("event %d on %s %w: %w", s.seq, s.subject, ErrSetAside, err)

@@ -40,6 +40,9 @@ type Options struct {
 	Trust *identity.Trust
 	// Epoch of the ledger; 0 means 1.
 	Epoch int
+	// State is a folder on this machine's disk where the service keeps what it may throw away: its snapshot of
+	// the fold. Services may share it. Empty: none is kept, and each start reads the whole ledger.
+	State string
 	// Platform is the platform's configuration; nil means policy.Default.
 	Platform *policy.Platform
 	// Logger is handed to everything; nil means slog.Default.
@@ -55,6 +58,8 @@ type Runtime struct {
 	Keys     string // the keys folder
 
 	service   events.Writer
+	state     string // the folder of the snapshot; empty: none
+	kept      kept
 	following sync.WaitGroup
 	stop      context.CancelCauseFunc
 	broken    context.Context // ends when following does, with the cause
@@ -79,11 +84,18 @@ func Open(ctx context.Context, o Options) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	rt := &Runtime{Ledger: client, Fold: fold.New(), Platform: o.Platform, Logger: o.Logger, Keys: o.Keys, service: events.Writer(o.Service)}
+	rt := &Runtime{
+		Ledger: client, Platform: o.Platform, Logger: o.Logger, Keys: o.Keys, service: events.Writer(o.Service), state: o.State,
+	}
 	rt.broken, rt.stop = context.WithCancelCause(context.Background())
+	if rt.Fold, err = rt.resume(ctx); err != nil {
+		rt.Close()
+		return nil, fmt.Errorf("reading the ledger as %s: %w", o.Service, err)
+	}
 	rt.following.Go(rt.follow)
 	select {
 	case <-client.CaughtUp():
+		rt.following.Go(rt.keepSnapshots)
 		return rt, nil
 	case <-rt.broken.Done():
 		err = context.Cause(rt.broken)
@@ -141,7 +153,7 @@ func (rt *Runtime) await(ctx context.Context, seq uint64) error {
 	return rt.Ledger.Await(ctx, seq)
 }
 
-// Close stops following and closes the connection. Consume must have returned.
+// Close keeps a snapshot, stops following and closes the connection. Consume must have returned.
 func (rt *Runtime) Close() {
 	rt.stop(errClosed)
 	rt.following.Wait()

@@ -113,6 +113,7 @@ func (c *Config) addresses() []listenAddress {
 func (c Config) lockFile() string      { return filepath.Join(c.Data, "lock") }
 func (c Config) keys() string          { return filepath.Join(c.Data, "keys") }
 func (c Config) busStore() string      { return filepath.Join(c.Data, "nats") }
+func (c Config) snapshots() string     { return filepath.Join(c.Data, "snapshots") }
 func (c Config) registryStore() string { return filepath.Join(c.Data, "registry") }
 func (c Config) tokenFile() string     { return filepath.Join(c.Data, client.TokenFile) }
 func (c Config) urlFile() string       { return filepath.Join(c.Data, client.URLFile) }

@@ -183,7 +183,7 @@ func (s *Service) stop() error {
 // open connects an identity, with its own fold of the ledger.
 func (s *Service) open(ctx context.Context, id events.Writer) (*worker.Runtime, error) {
 	rt, err := worker.Open(ctx, worker.Options{
-		Service: string(id), InProcess: s.bus, Keys: s.cfg.keys(), Platform: s.platform, Logger: s.deps.Logger,
+		Service: string(id), InProcess: s.bus, Keys: s.cfg.keys(), Platform: s.platform, State: s.cfg.snapshots(), Logger: s.deps.Logger,
 	})
 	if err == nil {
 		s.runtimes = append(s.runtimes, rt)
