@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"crypto/ed25519"
 	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -14,7 +13,7 @@ import (
 // that is derived from its present signing key for one purpose. It is no signature: nobody else can check it. After
 // the key was rotated, what was sealed before is not known any more.
 func (s *Signer) Seal(purpose string, data []byte) ([sha256.Size]byte, error) {
-	key, err := hkdf.Key(sha256.New, s.seed(), nil, "towpath seal: "+purpose, sha256.Size)
+	key, err := hkdf.Key(sha256.New, s.file.get().private.Seed(), nil, "towpath seal: "+purpose, sha256.Size)
 	if err != nil {
 		return [sha256.Size]byte{}, fmt.Errorf("deriving the key that seals a %s: %w", purpose, err)
 	}
@@ -22,8 +21,6 @@ func (s *Signer) Seal(purpose string, data []byte) ([sha256.Size]byte, error) {
 	mac.Write(data)
 	return [sha256.Size]byte(mac.Sum(nil)), nil
 }
-
-func (s *Signer) seed() []byte { return s.key.Seed() }
 
 // KeyOf returns the id of the key in a SignatureHeader's value, verified or not.
 func KeyOf(signature string) (keyID string, err error) {
@@ -33,11 +30,6 @@ func KeyOf(signature string) (keyID string, err error) {
 
 // Holds reports whether a key is trusted, and as this writer's. Keys that are retired by now are.
 func (t *Trust) Holds(keyID string, w events.Writer) bool {
-	k, ok := t.key(keyID)
-	return ok && k.Writer == w && len(k.Public) == ed25519.PublicKeySize
-}
-
-func (t *Trust) key(id string) (trustedKey, bool) {
-	k, ok := t.keys[id]
-	return k, ok
+	k, ok := t.file.get().keys[keyID]
+	return ok && k.Writer == w
 }
