@@ -26,7 +26,7 @@ var Root = sync.OnceValue(func() string {
 })
 
 // Services are the programs of the separate shape, in the order in which they are started.
-var Services = []string{"ledger", "gateway", "build", "vet", "promote", "verify", "watch", "edge"}
+var Services = []string{"ledger", "gateway", "build", "vet", "promote", "verify", "watch", "notify", "edge"}
 
 // Build builds everything once for this process and returns where it is. Go's own cache makes it cheap when
 // nothing has changed. Our programs have the race detector where race is set, and the build tags. With TOWPATH_E2E_BINARIES, the

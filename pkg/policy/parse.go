@@ -27,6 +27,7 @@ const (
 	maxLicences     = 1000
 	maxApprovals    = 20
 	maxRoles        = 50
+	maxReceivers    = 50
 	maxDeadline     = 24 * time.Hour
 	maxPolicyText   = 192 << 10 // an event holds it
 )
@@ -78,6 +79,7 @@ func (r reader) platform(node *yaml.Node, p *Platform) {
 		"engines":  func(n *yaml.Node, key string) { r.engines(n, key, &p.Engines) },
 		"registry": func(n *yaml.Node, key string) { r.registry(n, key, &p.Registry) },
 		"limits":   func(n *yaml.Node, key string) { r.limits(n, key, &p.Limits) },
+		"notify":   func(n *yaml.Node, key string) { p.Notify = r.receivers(n, key) },
 		"policy":   func(n *yaml.Node, key string) { r.policy(n, key, &p.Policy) },
 	})
 }

@@ -28,8 +28,29 @@ type Platform struct {
 	Engines  Engines
 	Registry Registry
 	Limits   Limits
+	Notify   []Receiver
 	Policy   Policy
 }
+
+// Receiver is a webhook that is told what somebody has to act on, or waits for. No policy text holds it.
+type Receiver struct {
+	Name string // a slug
+	// URL or URLFile is where: the address, or a file that holds it because it is a secret. One of them is empty.
+	URL     string
+	URLFile string
+	Kinds   []string // of NoticeKinds
+}
+
+// The kinds of notifications.
+const (
+	NoticeApproval = "approval" // an approval is wanted
+	NoticeStuck    = "stuck"    // an operator has to act
+	NoticeFailed   = "failed"   // the author has to act
+	NoticeDone     = "done"     // a run is verified in its last environment
+)
+
+// NoticeKinds are all kinds of notifications.
+var NoticeKinds = []string{NoticeApproval, NoticeStuck, NoticeFailed, NoticeDone}
 
 // Engines says which Docker Engine does what.
 type Engines struct {

@@ -11,6 +11,7 @@ require (
 	towpath.dev/services/edge v0.0.0
 	towpath.dev/services/gateway v0.0.0
 	towpath.dev/services/ledger v0.0.0
+	towpath.dev/services/notify v0.0.0
 	towpath.dev/services/promote v0.0.0
 	towpath.dev/services/verify v0.0.0
 	towpath.dev/services/vet v0.0.0
@@ -385,6 +386,7 @@ replace (
 	towpath.dev/services/edge => ../../services/edge
 	towpath.dev/services/gateway => ../../services/gateway
 	towpath.dev/services/ledger => ../../services/ledger
+	towpath.dev/services/notify => ../../services/notify
 	towpath.dev/services/promote => ../../services/promote
 	towpath.dev/services/verify => ../../services/verify
 	towpath.dev/services/vet => ../../services/vet

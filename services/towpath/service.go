@@ -162,7 +162,7 @@ func (s *Service) announce(context.Context) error {
 // edge serves until the last worker that may want it has ended.
 func (s *Service) stop() error {
 	err := s.group.drain(s.cfg.DrainTimeout,
-		[]string{"gateway"}, []string{"build", "vet", "promote", "verify", "watch"}, []string{"edge"}, []string{"ledger"})
+		[]string{"gateway"}, []string{"build", "vet", "promote", "verify", "watch", "notify"}, []string{"edge"}, []string{"ledger"})
 	for _, rt := range s.runtimes {
 		rt.Close()
 	}

@@ -15,6 +15,7 @@ import (
 	"towpath.dev/services/edge"
 	"towpath.dev/services/gateway"
 	"towpath.dev/services/ledger"
+	"towpath.dev/services/notify"
 	"towpath.dev/services/promote"
 	"towpath.dev/services/verify"
 	"towpath.dev/services/vet"
@@ -25,7 +26,7 @@ import (
 // the others write; the edge, so that what is deployed is served at once; the workers; the gateway last,
 // so that nothing comes in before it can be taken up.
 func (s *Service) startServices(ctx context.Context) error {
-	for _, start := range []func(context.Context) error{s.startLedger, s.startEdge, s.startBuild, s.startVet, s.startPromote, s.startVerify, s.startWatch, s.startGateway} {
+	for _, start := range []func(context.Context) error{s.startLedger, s.startEdge, s.startBuild, s.startVet, s.startPromote, s.startVerify, s.startWatch, s.startNotify, s.startGateway} {
 		if err := start(ctx); err != nil {
 			return err
 		}
@@ -115,6 +116,12 @@ func (s *Service) startVerify(ctx context.Context) error {
 func (s *Service) startWatch(ctx context.Context) error {
 	return s.startWorker(ctx, events.Watch, func(rt *worker.Runtime) (runner, error) {
 		return watch.New(watch.Config{}, watch.Deps{Runtime: rt})
+	})
+}
+
+func (s *Service) startNotify(ctx context.Context) error {
+	return s.startWorker(ctx, events.Notify, func(rt *worker.Runtime) (runner, error) {
+		return notify.New(notify.Config{}, notify.Deps{Runtime: rt})
 	})
 }
 

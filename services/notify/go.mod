@@ -1,0 +1,25 @@
+module towpath.dev/services/notify
+
+go 1.26.8
+
+require (
+	towpath.dev/events v0.0.0
+	towpath.dev/pkg v0.0.0
+)
+
+require (
+	github.com/github/go-spdx/v2 v2.7.0 // indirect
+	github.com/klauspost/compress v1.20.3 // indirect
+	github.com/nats-io/nats.go v1.55.0 // indirect
+	github.com/nats-io/nkeys v0.4.17 // indirect
+	github.com/nats-io/nuid v1.0.1 // indirect
+	github.com/secure-systems-lab/go-securesystemslib v0.11.1 // indirect
+	go.yaml.in/yaml/v3 v3.0.6 // indirect
+	golang.org/x/crypto v0.58.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+)
+
+replace (
+	towpath.dev/events => ../../events
+	towpath.dev/pkg => ../../pkg
+)
