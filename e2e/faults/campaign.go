@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -40,6 +41,7 @@ type options struct {
 	mean   time.Duration // between two kills from outside
 	outage time.Duration // that the bus is away once while services are killed; 0: it stays; separate shape only
 	budget time.Duration // after which no more is begun, whatever was reached
+	quota  bool          // less than kills and runs is a failure
 }
 
 // campaign is one that goes on.
@@ -86,8 +88,12 @@ func run(t *testing.T, binaries system.Binaries, o options) {
 		}
 		return env
 	}
+	platform := ""
+	if host := os.Getenv("DOCKER_HOST"); host != "" {
+		platform = fmt.Sprintf("engines: {build: {host: %q}, environments: {default: {host: %q}}}\n", host, host)
+	}
 	c.system, err = system.Start(t.Context(), system.Options{
-		Shape: o.shape, Folder: filepath.Join(folder, "system"), Binaries: binaries, AckWait: ackWait, Environment: environment,
+		Platform: platform, Shape: o.shape, Folder: filepath.Join(folder, "system"), Binaries: binaries, AckWait: ackWait, Environment: environment,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -123,7 +129,7 @@ func (c *campaign) close() {
 		c.t.Errorf("stopping: %v", err)
 	}
 	if c.t.Failed() {
-		c.t.Logf("logs of the %s system:\n%s", c.o.shape, c.system.LogTail(60))
+		c.t.Logf("logs of the %s system:\n%s", c.o.shape, c.system.LogTail(15))
 	}
 }
 
@@ -216,9 +222,10 @@ func (c *campaign) trouble() {
 			c.blow(program) // its next life has an order
 		}
 	}
-	c.keep("kills at boundaries", func() bool { return c.fewest() >= c.o.kills }, nil)
+	half := c.began.Add(c.o.budget / 2)
+	c.keep("kills at boundaries", func() bool { return c.fewest() >= c.o.kills || time.Now().After(half) }, nil)
 	c.armed = false
-	c.keep("kills from outside", func() bool { return c.runs() >= c.o.runs },
+	c.keep("kills from outside", func() bool { return c.runs() >= c.o.runs || time.Since(c.began) > c.o.budget },
 		&blows{source(c.o.seed, "blows"), c.system.Programs(), c.o.mean})
 	if c.o.outage > 0 && c.o.shape == system.Separate {
 		c.withoutBus()
@@ -240,7 +247,7 @@ func (c *campaign) blow(program string) {
 	}
 }
 
-// keep starts again what has ended, and deals blows, until it is enough or the budget is used up.
+// keep starts again what has ended, and deals blows, until it is enough.
 func (c *campaign) keep(what string, enough func() bool, b *blows, down ...string) {
 	begin, told := time.Now(), time.Now()
 	var due blow
@@ -253,7 +260,11 @@ func (c *campaign) keep(what string, enough func() bool, b *blows, down ...strin
 	defer tick.Stop()
 	for ; ; <-tick.C {
 		c.revive(down)
-		if c.trail.read() != nil || enough() || time.Since(c.began) > c.o.budget && what != "the runs under way end" {
+		if err := c.trail.read(); err != nil {
+			c.break_(err)
+			break
+		}
+		if enough() {
 			break
 		}
 		if b != nil && time.Now().After(at) {
@@ -287,7 +298,7 @@ func (c *campaign) revive(down []string) {
 	for _, program := range revived {
 		pid := c.pids[program]
 		c.pids[program] = c.system.Pid(program)
-		d := death{program: program, pid: pid}
+		d := death{program: program, pid: pid, back: time.Now()}
 		if p, ok := c.trail.killedAt(pid); ok {
 			d.at, d.named = p.at, &p
 		} else if at, ok := c.blown[pid]; ok {
@@ -352,6 +363,15 @@ func (c *campaign) judge() {
 		if r.after > resumeBound {
 			c.t.Errorf("%s lay for %s after the death of %s at %s; at most %s is promised", r.what, r.after.Round(time.Millisecond), r.death.program, r.death.at.Format("15:04:05.000"), resumeBound)
 		}
+	}
+	if n := c.fewest(); c.o.quota && n < c.o.kills {
+		c.t.Errorf("%d kills at one of the boundaries, not %d: the budget of %s was too small", n, c.o.kills, c.o.budget)
+	}
+	if c.o.quota && len(c.asked) < c.o.runs {
+		c.t.Errorf("%d runs, not %d: the budget of %s was too small", len(c.asked), c.o.runs, c.o.budget)
+	}
+	if len(c.deaths) == 0 || len(c.trail.all) == 0 {
+		c.t.Error("nobody died or nobody passed a boundary: nothing was tried")
 	}
 	c.t.Logf("\n%s", report(c.o, c.deaths, resumed, len(c.asked), len(h.records), faults, time.Since(c.began)))
 }

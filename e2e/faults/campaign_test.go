@@ -2,17 +2,21 @@ package faults
 
 import (
 	"flag"
+	"os"
 	"testing"
 	"time"
 
 	"towpath.dev/e2e/system"
+	"towpath.dev/pkg/engine/enginetest"
 )
 
 var (
-	long  = flag.Bool("long", false, "the long campaign of `make faults`, in place of the short one")
-	seed  = flag.Uint64("seed", 1, "of the campaign: the same gives the same apps, changes and schedule of kills")
-	kills = flag.Int("kills", 0, "long campaign: kills at each boundary in each shape; 0: 100")
-	runs  = flag.Int("runs", 0, "long campaign: runs in each shape; 0: 500")
+	long   = flag.Bool("long", false, "the long campaign of `make faults`, in place of the short one")
+	seed   = flag.Uint64("seed", 1, "of the campaign: the same gives the same apps, changes and schedule of kills")
+	kills  = flag.Int("kills", 100, "long campaign: kills at each boundary in each shape")
+	runs   = flag.Int("runs", 500, "long campaign: runs in each shape")
+	own    = flag.Bool("own-engine", false, "start an Engine for the campaign alone, where tests of others trouble the machine's")
+	budget = flag.Duration("budget", 25*time.Minute, "long campaign: after so long in one shape no more is begun")
 )
 
 // TestCampaign is the short campaign, or with -long the one of `make faults`.
@@ -23,21 +27,35 @@ func TestCampaign(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("built in %s", time.Since(began).Round(time.Second))
+	if *own {
+		if err := os.Setenv("DOCKER_HOST", enginetest.StartDockerd(t).Host.URL); err != nil { // t.Setenv forbids parallel tests
+			t.Fatal(err)
+		}
+	}
 	for _, shape := range []system.Shape{system.AllInOne, system.Separate} {
-		t.Run(string(shape), func(t *testing.T) { run(t, binaries, size(shape)) })
+		o := size(shape)
+		if *long {
+			t.Logf("%s: %d kills at each boundary, then %d runs: about 20 minutes on two idle processors, at most %s", shape, o.kills, o.runs, o.budget)
+		}
+		t.Run(string(shape), func(t *testing.T) {
+			if !*long {
+				t.Parallel()
+			}
+			run(t, binaries, o)
+		})
+	}
+	if *long {
+		t.Logf("took %s", time.Since(began).Round(time.Second))
 	}
 }
 
 // size is how much is done.
 func size(shape system.Shape) options {
-	o := options{seed: *seed, shape: shape, apps: 6, kills: 1, runs: 8, mean: time.Second, budget: 12 * time.Second}
+	o := options{seed: *seed, shape: shape, apps: 6, kills: 1, runs: 8, mean: time.Second, budget: 10 * time.Second}
 	if *long {
-		o = options{seed: *seed, shape: shape, apps: 16, kills: 100, runs: 500, mean: 2 * time.Second, outage: 20 * time.Second, budget: 25 * time.Minute}
-		if *kills > 0 {
-			o.kills = *kills
-		}
-		if *runs > 0 {
-			o.runs = *runs
+		o = options{seed: *seed, shape: shape, apps: 16, kills: *kills, runs: *runs, mean: 2 * time.Second, outage: 20 * time.Second, budget: *budget, quota: true}
+		if shape == system.AllInOne {
+			o.mean *= 3 // all of it has to come up again
 		}
 	}
 	return o

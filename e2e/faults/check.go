@@ -300,7 +300,11 @@ func (c *checker) checkRun(a asked, one *journey, name, env string) {
 			mine = s
 		}
 	}
-	verified := mine != nil && mine.closing == events.Verified
+	closing := events.Closing("none")
+	if mine != nil {
+		closing = mine.closing
+	}
+	verified := closing == events.Verified
 	if a.ends == "done" && !verified {
 		c.fault(lost, "%s never got through %s", name, env)
 	}
@@ -308,7 +312,7 @@ func (c *checker) checkRun(a asked, one *journey, name, env string) {
 		c.fault(contradiction, "%s is verified in %s, and nothing of it works", name, env)
 	}
 	if outcome, ok := one.outcome[env]; ok && verified != (outcome == events.Success) {
-		c.fault(contradiction, "the promotion of %s to %s ended with %s, its slot with %q", name, env, outcome, mine.closing)
+		c.fault(contradiction, "the promotion of %s to %s ended with %s, its slot with %q", name, env, outcome, closing)
 	}
 	if a.ends == "done" {
 		if _, ok := one.outcome[env]; !ok {

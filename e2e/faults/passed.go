@@ -85,7 +85,8 @@ type death struct {
 	program string
 	pid     int
 	at      time.Time
-	named   *passed // the boundary; nil: it was killed from outside
+	back    time.Time // when the program was started again
+	named   *passed   // the boundary; nil: it was killed from outside
 }
 
 // resumption is how long work lay after the death of who was at it.
@@ -96,7 +97,8 @@ type resumption struct {
 }
 
 // resumptions finds for each death what the process was at (what it had passed a boundary with, other than the last),
-// and when that was taken up again. Where whoever could take it up died meanwhile, the time counts from that death.
+// and when that was taken up again. Where the program died once more meanwhile, the time counts from then; where the
+// bus or the door was away, from when it was back.
 // The gateway and watch are left out: the one's work is taken up by whoever asks again, the other's at the next look.
 func resumptions(trail []passed, deaths []death) []resumption {
 	type work struct{ service, app string }
@@ -121,8 +123,12 @@ func resumptions(trail []passed, deaths []death) []resumption {
 			}
 			since := d.at
 			for _, other := range deaths {
-				if other.at.After(since) && other.at.Before(trail[i].at) && needs(d.program, other.program) {
-					since = other.at
+				from := other.at
+				if needs(other.program) {
+					from = other.back
+				}
+				if (other.program == d.program || needs(other.program)) && from.After(since) && from.Before(trail[i].at) {
+					since = from
 				}
 			}
 			all = append(all, resumption{d, w.service + " " + w.app, trail[i].at.Sub(since)})
@@ -131,7 +137,5 @@ func resumptions(trail []passed, deaths []death) []resumption {
 	return all
 }
 
-// needs reports whether a program cannot go on with its work while another is dead: itself, the bus, the door.
-func needs(program, other string) bool {
-	return other == program || other == "bus" || other == "ledger"
-}
+// needs reports whether nobody can go on while a program is dead.
+func needs(program string) bool { return program == "bus" || program == "ledger" }

@@ -9,6 +9,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
@@ -63,15 +64,26 @@ func (d *docker) watch(registry string) {
 	d.registry = registry
 	ctx, stop := context.WithCancel(context.Background())
 	d.stop = stop
-	messages, errs := d.api.Events(ctx, dockerevents.ListOptions{Filters: filters.NewArgs(
-		filters.Arg("type", "container"), filters.Arg("event", "start"), filters.Arg("label", labelInstall))})
-	go func() {
+	options := dockerevents.ListOptions{Filters: filters.NewArgs(
+		filters.Arg("type", "container"), filters.Arg("event", "start"), filters.Arg("label", labelInstall))}
+	listen := func() error {
+		messages, errs := d.api.Events(ctx, options)
 		for {
 			select {
 			case message := <-messages:
+				next := message.TimeNano + 1
+				options.Since = fmt.Sprintf("%d.%09d", next/1e9, next%1e9)
 				d.note(ctx, message.Actor.Attributes)
-			case <-errs:
-				return
+			case err := <-errs:
+				return err
+			}
+		}
+	}
+	go func() {
+		for listen() != nil && ctx.Err() == nil { // an Engine that was restarted has forgotten what was before
+			select {
+			case <-ctx.Done():
+			case <-time.After(50 * time.Millisecond):
 			}
 		}
 	}()

@@ -30,6 +30,7 @@ import (
 // world is a ledger, a registry behind a gate that a test can close, and vet at work.
 type world struct {
 	t          *testing.T
+	ledger     *ledgertest.Ledger
 	gateway    *worker.Runtime
 	build      *worker.Runtime
 	vet        *worker.Runtime
@@ -86,7 +87,7 @@ func newWorld(t *testing.T) *world {
 	g := &gate{proxy: httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: server.Addr()}), arrived: make(chan struct{}, 1)}
 	front := httptest.NewServer(g)
 	t.Cleanup(front.Close)
-	w := &world{t: t, gateway: open(t, l, events.Gateway), build: open(t, l, events.Build), vet: open(t, l, events.Vet), gate: g,
+	w := &world{t: t, ledger: l, gateway: open(t, l, events.Gateway), build: open(t, l, events.Build), vet: open(t, l, events.Vet), gate: g,
 		registry: registry.New(registry.Options{Attempts: 1})}
 	if w.repository, err = registry.ParseRepository(strings.TrimPrefix(front.URL, "http://") + "/hello"); err != nil {
 		t.Fatal(err)
