@@ -222,10 +222,11 @@ func (c *campaign) trouble() {
 			c.blow(program) // its next life has an order
 		}
 	}
-	half := c.began.Add(c.o.budget / 2)
+	begun := time.Now()
+	half := begun.Add(c.o.budget / 2)
 	c.keep("kills at boundaries", func() bool { return c.fewest() >= c.o.kills || time.Now().After(half) }, nil)
 	c.armed = false
-	c.keep("kills from outside", func() bool { return c.runs() >= c.o.runs || time.Since(c.began) > c.o.budget },
+	c.keep("kills from outside", func() bool { return c.runs() >= c.o.runs || time.Since(begun) > c.o.budget },
 		&blows{source(c.o.seed, "blows"), c.system.Programs(), c.o.mean})
 	if c.o.outage > 0 && c.o.shape == system.Separate {
 		c.withoutBus()

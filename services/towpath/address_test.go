@@ -4,6 +4,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 )
 
 func listen(t *testing.T, address string) net.Listener {
@@ -69,11 +70,11 @@ func TestPortsOfTheStartBeforeAreKept(t *testing.T) {
 }
 
 func TestValidateNamesEveryFault(t *testing.T) {
-	err := Config{Listen: "nowhere", EdgeListen: "127.0.0.1:70000", DrainTimeout: -1}.Validate()
+	err := Config{Listen: "nowhere", EdgeListen: "127.0.0.1:70000", DrainTimeout: -1, AckWait: time.Millisecond}.Validate()
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, want := range []string{"--data", "--listen", "--edge-listen", "drain"} {
+	for _, want := range []string{"--data", "--listen", "--edge-listen", "drain", "--ack-wait"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in: %v", want, err)
 		}
