@@ -56,6 +56,14 @@ func decide(a *fold.App, r *fold.Run) decision {
 	return d
 }
 
+// overtaken reports whether an attempt at judging a run's artifact, as the run was, is not to go on as the
+// ledger is now: it is to be stopped, or was ended without a verdict; another attempt is to be made; or the
+// run has another artifact.
+func overtaken(attempt int, before *fold.Run, a *fold.App, now *fold.Run) bool {
+	failed := now.Vet.Ended() && now.Vet.Outcome != events.Success
+	return failed || now.Vet.Attempt != attempt || now.ArtifactID != before.ArtifactID || decide(a, now).action == stop
+}
+
 // woken returns the runs of an app that an event may have given vet something to do for. run is the
 // number in the event's subject, if any.
 func woken(a *fold.App, e events.Event, run int) []int {

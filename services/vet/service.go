@@ -301,9 +301,7 @@ func (s *Service) fenced(ctx context.Context, record recorder) (context.Context,
 				return
 			}
 			seq = a.Seq
-			run := a.Run(record.run.N)
-			d := decide(a, run)
-			if d.action == stop || d.attempt != record.attempt || run.ArtifactID != record.run.ArtifactID {
+			if overtaken(record.attempt, record.run, a, a.Run(record.run.N)) {
 				cancel(errFenced)
 				return
 			}
