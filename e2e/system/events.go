@@ -59,6 +59,20 @@ func (s *System) eachEvent(ctx context.Context, app string, follow bool, each fu
 	if follow {
 		query.Set("follow", "1")
 	}
+	var wrong error
+	err := s.eachLine(ctx, query, func(line []byte) bool {
+		event := Event{Line: string(line)}
+		if err := json.Unmarshal(line, &event); err != nil {
+			wrong = fmt.Errorf("reading events: %w: %.200s", err, line)
+			return false
+		}
+		return each(event)
+	})
+	return errors.Join(wrong, err)
+}
+
+// eachLine hands the lines that the API answers a query of events with to each, until that returns false.
+func (s *System) eachLine(ctx context.Context, query url.Values, each func(line []byte) bool) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.gateway+"/v1/events?"+query.Encode(), nil)
 	if err != nil {
 		return err
@@ -75,12 +89,7 @@ func (s *System) eachEvent(ctx context.Context, app string, follow bool, each fu
 	lines := bufio.NewScanner(response.Body)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		var event Event
-		if err := json.Unmarshal(lines.Bytes(), &event); err != nil {
-			return fmt.Errorf("reading events: %w: %.200s", err, lines.Text())
-		}
-		event.Line = lines.Text()
-		if !each(event) {
+		if !each(lines.Bytes()) {
 			return nil
 		}
 	}
@@ -113,6 +122,43 @@ func (s *System) Conformance(ctx context.Context) error {
 		if err := judge.Check(event.Body); err != nil && !seen[event.Type] {
 			seen[event.Type] = true
 			faults = append(faults, fmt.Errorf("%d %s: %w\n%s", event.Seq, event.Subject, err, event.Body))
+		}
+	}
+	return errors.Join(append(faults, s.formsConform(ctx, judge, list))...)
+}
+
+// formsConform judges what `towpath events --json` and `--cloudevents` print: the same events, each a line, the first
+// as valid CDEvents, the second as CloudEvents whose attributes mirror what is in them.
+func (s *System) formsConform(ctx context.Context, judge *conformance.Oracle, list []Event) error {
+	var faults []error
+	at := map[string]int{}
+	check := func(as string, body func(line []byte) (json.RawMessage, error)) func([]byte) bool {
+		return func(line []byte) bool {
+			i := at[as]
+			at[as]++
+			if i >= len(list) { // written since
+				return false
+			}
+			data, err := body(line)
+			if err == nil {
+				err = judge.Check(data)
+			}
+			if err == nil && string(data) != string(list[i].Body) {
+				err = fmt.Errorf("it is not the one that is stored as %d", list[i].Seq)
+			}
+			if err != nil {
+				faults = append(faults, fmt.Errorf("as %s: %w: %s", as, err, line))
+			}
+			return err == nil
+		}
+	}
+	plain := func(line []byte) (json.RawMessage, error) { return line, nil }
+	for as, body := range map[string]func([]byte) (json.RawMessage, error){"cdevents": plain, "cloudevents": conformance.CloudEvent} {
+		if err := s.eachLine(ctx, url.Values{"as": {as}}, check(as, body)); err != nil {
+			return err
+		}
+		if at[as] < len(list) {
+			faults = append(faults, fmt.Errorf("as %s: %d events of %d", as, at[as], len(list)))
 		}
 	}
 	return errors.Join(faults...)

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -294,80 +293,6 @@ func orNone(text string) string {
 func doStuck(c *call) error {
 	writeJSON(c.w, http.StatusOK, view.Stuck(c.s.fold().Apps()))
 	return nil
-}
-
-// eventLine is one event as it is sent.
-type eventLine struct {
-	Seq     uint64          `json:"seq"`
-	Time    time.Time       `json:"time"`
-	Subject string          `json:"subject"`
-	Type    events.Type     `json:"type"`
-	Event   json.RawMessage `json:"event"`
-}
-
-// eventFilter chooses events; its zero value takes all.
-type eventFilter struct {
-	app   events.Slug
-	chain string // of a run
-	typ   string
-}
-
-func (f eventFilter) takes(r ledger.Record) bool {
-	t := r.Event.Body.Type()
-	return (f.app == "" || r.Subject.App == f.app) && (f.chain == "" || r.Event.ChainID == f.chain) &&
-		(f.typ == "" || string(t) == f.typ || t.Subject()+"."+t.Predicate() == f.typ || t.Subject() == f.typ)
-}
-
-// doEvents sends events as lines of JSON: those that are there, and with follow=1 those that come.
-func doEvents(c *call) error {
-	q := c.r.URL.Query()
-	filter := eventFilter{app: events.Slug(q.Get("app")), typ: q.Get("type")}
-	var after uint64
-	var err error
-	if text := q.Get("after"); text != "" {
-		if after, err = strconv.ParseUint(text, 10, 64); err != nil {
-			return invalid("reading events", fmt.Sprintf("after=%.40s", text), "it must be a sequence", "")
-		}
-	}
-	if text := q.Get("run"); text != "" {
-		c.app = filter.app
-		if c.run, err = strconv.Atoi(text); err != nil {
-			return invalid("reading events", fmt.Sprintf("run=%.40s", text), "it must be a run's number, with app", "")
-		}
-		_, run, err := c.found()
-		if err != nil {
-			return err
-		}
-		filter.chain = run.ChainID
-	}
-	return c.sendEvents(filter, after, q.Get("follow") == "1")
-}
-
-func (c *call) sendEvents(filter eventFilter, after uint64, follow bool) error {
-	ctx, cancel := c.whileOpen(0)
-	defer cancel()
-	out := c.stream("application/x-ndjson")
-	lines := json.NewEncoder(out)
-	lines.SetEscapeHTML(false)
-	for {
-		last, err := c.s.rt.Ledger.Read(ctx, after, func(r ledger.Record) error {
-			if !filter.takes(r) {
-				return nil
-			}
-			return lines.Encode(eventLine{r.Seq, r.Time.UTC(), r.Subject.String(), r.Event.Body.Type(), r.Body})
-		})
-		if err == nil && follow {
-			after = last
-			err = c.s.fold().Wait(ctx, after+1)
-		}
-		if err != nil {
-			c.s.logger.Debug("events were not sent on", "after", after, "err", err)
-			return nil
-		}
-		if !follow {
-			return nil
-		}
-	}
 }
 
 // discardRecord is for reading only to see whether reading works.

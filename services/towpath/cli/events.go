@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -13,11 +14,18 @@ import (
 
 func (p *program) eventsCommand() *cobra.Command {
 	var q client.EventQuery
-	var asJSON bool
+	var since, until string
+	var asJSON, cloudEvents bool
 	c := &cobra.Command{
 		Use: "events [APP | RUN]", Short: "Read the ledger: what was decided, in order",
-		Example: examples("towpath events hello/1", "towpath events --type slot.decided --follow", "towpath events hello --json"),
-		Args:    arguments(cobra.MaximumNArgs(1)), ValidArgsFunction: p.completeRuns,
+		Long: `Read the ledger: what was decided, in order. Each line is the event's sequence, when it was
+stored, what it is about, what happened, who asked for it, and what it says.
+
+--json prints the events themselves, one CDEvent (0.5.1) a line, byte for byte as it was signed.
+--cloudevents prints them in CloudEvents' structured mode, with sequence, subject and signature.`,
+		Example: examples("towpath events hello/1", "towpath events --type slot.decided --env prod --since 24h",
+			"towpath events --digest 2350bf5f3568", "towpath events --actor me --last 20", "towpath events hello --follow --json"),
+		Args: arguments(cobra.MaximumNArgs(1)), ValidArgsFunction: p.completeRuns,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				ref, err := parseRun(args[0])
@@ -29,30 +37,83 @@ func (p *program) eventsCommand() *cobra.Command {
 				}
 				q.App, q.Run = ref.app, ref.number
 			}
+			now := time.Now()
+			var err error
+			if q.Since, err = moment("since", since, now); err != nil {
+				return err
+			}
+			if q.Until, err = moment("until", until, now); err != nil {
+				return err
+			}
+			if asJSON && cloudEvents {
+				return usage("--json and --cloudevents are two forms: choose one")
+			}
 			api, err := p.open()
 			if err != nil {
 				return err
 			}
-			return api.Events(c.Context(), q, func(e client.Event, line []byte) error {
+			if cloudEvents {
+				return api.CloudEvents(c.Context(), q, func(line []byte) error { return p.eventLine(line) })
+			}
+			return api.Events(c.Context(), q, func(e client.Event) error {
 				if asJSON {
-					_, err := fmt.Fprintf(p.out.Out, "%s\n", line)
-					return err
+					return p.eventLine(e.Event)
 				}
-				_, err := fmt.Fprintln(p.out.Out, p.event(e))
-				return err
+				return p.eventLine([]byte(p.event(e, now)))
 			})
 		},
 	}
 	c.Flags().StringVar(&q.App, "app", "", "only this app")
-	c.Flags().StringVar(&q.Type, "type", "", "only types that hold this text, such as slot.decided")
+	c.Flags().StringVar(&q.Env, "env", "", "only in this environment")
+	c.Flags().StringVar(&q.Type, "type", "", "only this type: slot, slot.decided, or in full")
+	c.Flags().StringVar(&q.Digest, "digest", "", "only what names this image, policy or definition; its first 6 digits will do")
+	c.Flags().StringVar(&q.Actor, "actor", "", "only what this actor asked for, approved or wrote: an `id`, an email address, or me")
+	c.Flags().StringVar(&since, "since", "", "only from this `time` on: 2h, 3d, 2026-01-02 or 2026-01-02T15:04:05Z")
+	c.Flags().StringVar(&until, "until", "", "only before this `time`")
 	c.Flags().Uint64Var(&q.After, "after", 0, "only events after this sequence")
+	c.Flags().IntVar(&q.Limit, "limit", 0, "at most so many, the oldest first")
+	c.Flags().IntVarP(&q.Last, "last", "n", 0, "only so many of the last, at most 1000")
 	c.Flags().BoolVarP(&q.Follow, "follow", "f", false, "go on as events come")
-	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line, with times in RFC 3339")
+	c.Flags().BoolVar(&asJSON, "json", false, "print each as CDEvents JSON, one a line")
+	c.Flags().BoolVar(&cloudEvents, "cloudevents", false, "print each in CloudEvents' structured JSON, one a line")
+	c.RegisterFlagCompletionFunc("app", func(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return p.appNames(c), cobra.ShellCompDirectiveNoFileComp
+	})
+	c.RegisterFlagCompletionFunc("env", func(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return p.envNames(c), cobra.ShellCompDirectiveNoFileComp
+	})
 	return c
 }
 
-// event is one event in one line: sequence, time, run, what happened.
-func (p *program) event(e client.Event) string {
+func (p *program) eventLine(line []byte) error {
+	_, err := fmt.Fprintf(p.out.Out, "%s\n", line)
+	return err
+}
+
+// moment reads a time as people write one: how long ago, a day here, or a time in RFC 3339.
+func moment(flag, text string, now time.Time) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		var n int
+		if _, err := fmt.Sscanf(days, "%d", &n); err == nil && fmt.Sprint(n) == days && n > 0 {
+			return now.AddDate(0, 0, -n), nil
+		}
+	}
+	if ago, err := time.ParseDuration(text); err == nil && ago > 0 {
+		return now.Add(-ago), nil
+	}
+	for _, layout := range []string{time.RFC3339, "2006-01-02 15:04", time.DateOnly} {
+		if at, err := time.ParseInLocation(layout, text, now.Location()); err == nil {
+			return at, nil
+		}
+	}
+	return time.Time{}, usage("--%s %q is no time: write 2h, 3d, 2026-01-02 or 2026-01-02T15:04:05Z", flag, text)
+}
+
+// event is one event in one line: sequence, time, run, environment, what happened, who, what it says.
+func (p *program) event(e client.Event, now time.Time) string {
 	what := strings.TrimPrefix(strings.TrimPrefix(e.Type, "dev.cdevents."), "dev.cdeventsx.towpath-")
 	// The version says nothing to people.
 	if parts := strings.SplitN(what, ".", 3); len(parts) == 3 {
@@ -62,13 +123,25 @@ func (p *program) event(e client.Event) string {
 	if tokens := strings.Split(e.Subject, "."); len(tokens) == 10 {
 		app, run, env = tokens[3], tokens[4], tokens[5]
 	}
-	place := app
+	place := strings.Trim(app, "_")
 	if run != "_" && run != "" {
 		place += "/" + run
 	}
 	if env == "_" {
 		env = ""
 	}
-	return fmt.Sprintf("%6d  ", e.Seq) + p.out.Paint(screen.Dim, e.Time.Local().Format(time.TimeOnly)) +
-		fmt.Sprintf("  %-14s %-8s %s", screen.Line(place), screen.Line(env), screen.Line(what))
+	at, layout := e.Time.Local(), time.TimeOnly
+	if now.Sub(at) > 20*time.Hour {
+		layout = "Jan 02 15:04"
+	}
+	said := cmp.Or(e.Name, e.Actor)
+	if e.Detail != "" {
+		if said != "" {
+			said += ": "
+		}
+		said += e.Detail
+	}
+	line := fmt.Sprintf("%6d  ", e.Seq) + p.out.Paint(screen.Dim, fmt.Sprintf("%-8s", at.Format(layout))) +
+		fmt.Sprintf("  %-14s %-8s %-22s %s", screen.Line(place), screen.Line(env), screen.Line(what), screen.Line(said))
+	return strings.TrimRight(line, " ")
 }

@@ -189,7 +189,7 @@ func (d *demo) neverIn(ctx context.Context, env string, run client.Run) error {
 		return fmt.Errorf("container %s of %s is in %s", containers[0].Name, run.Run, env)
 	}
 	taken := 0
-	err = d.api.Events(ctx, client.EventQuery{App: app, Run: run.Number, Type: "slot.taken"}, func(e client.Event, _ []byte) error {
+	err = d.api.Events(ctx, client.EventQuery{App: app, Run: run.Number, Type: "slot.taken"}, func(e client.Event) error {
 		if strings.Contains(e.Subject, "."+env+".") {
 			taken++
 		}
@@ -204,7 +204,7 @@ func (d *demo) neverIn(ctx context.Context, env string, run client.Run) error {
 // builtOnce is an error unless the ledger holds exactly one build of a run.
 func (d *demo) builtOnce(ctx context.Context, number int) error {
 	builds := 0
-	err := d.api.Events(ctx, client.EventQuery{App: app, Run: number, Type: "build.started"}, func(client.Event, []byte) error {
+	err := d.api.Events(ctx, client.EventQuery{App: app, Run: number, Type: "build.started"}, func(client.Event) error {
 		builds++
 		return nil
 	})

@@ -1,0 +1,110 @@
+package gateway
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"towpath.dev/events"
+)
+
+// lines asks for events and returns what came.
+func (s *station) lines(t *testing.T, query string) []string {
+	t.Helper()
+	status, answer := s.ask(s.token, "GET", "/v1/events?"+query, nil)
+	if status != http.StatusOK {
+		t.Fatalf("%s: %d %s", query, status, answer)
+	}
+	return strings.FieldsFunc(answer, func(r rune) bool { return r == '\n' })
+}
+
+func TestEventQueries(t *testing.T) {
+	s, _ := pushed(t)
+	run := s.run("hello", 1)
+	digest := "sha256:" + strings.Repeat("ab12", 16)
+	published := &events.ArtifactPublished{About: events.About{ID: "pkg:oci/hello@" + digest}, Published: events.Published{Artifact: events.Artifact{Repository: "r/hello", Digest: digest}}}
+	s.write(events.BuildSubject(1, published.Type(), "hello", 1, "", 1), run.ChainID, published)
+	taken := &events.SlotTaken{About: events.About{ID: "hello/dev/1"}, Slot: 1, Run: 1, Attempt: 1, Digest: digest, Kind: events.KindDeploy, Environment: "dev"}
+	s.write(events.SlotSubject(1, taken.Type(), "hello", "dev", 1), run.ChainID, taken)
+	all := s.lines(t, "")
+	var first, last eventLine
+	if json.Unmarshal([]byte(all[0]), &first) != nil || json.Unmarshal([]byte(all[len(all)-1]), &last) != nil {
+		t.Fatal(all)
+	}
+	for query, want := range map[string]int{
+		"env=dev":                     1,
+		"env=qa":                      0,
+		"type=slot":                   1,
+		"type=slot.taken&app=hello":   1,
+		"type=slot.decided":           0,
+		"type=Nonsense":               0,
+		"app=hello&run=1":             3,
+		"digest=ab12ab":               2,
+		"digest=" + digest:            2,
+		"digest=sha256:ab13ab":        0,
+		"actor=" + run.Start.Actor:    strings.Count(fmt.Sprint(all), `"actor":"`+run.Start.Actor+`","actorName"`),
+		"actor=me&type=change":        1,
+		"actor=hello":                 0, // an app's name is no actor
+		"limit=2":                     2,
+		"last=2":                      2,
+		"last=1000":                   len(all),
+		"after=1&limit=1&type=change": 1,
+		"since=2000-01-01T00:00:00Z":  len(all),
+		"since=2100-01-01T00:00:00Z":  0,
+		"until=2000-01-01T00:00:00Z":  0,
+		"until=2100-01-01T00:00:00Z":  len(all),
+		"since=" + last.Time.Format(time.RFC3339Nano): 1,
+		"until=" + last.Time.Format(time.RFC3339Nano): len(all) - 1,
+	} {
+		if got := s.lines(t, query); len(got) != want {
+			t.Errorf("%s: %d events, want %d\n%s", query, len(got), want, strings.Join(got, "\n"))
+		}
+	}
+	if got := s.lines(t, "last=1"); len(got) != 1 || got[0] != all[len(all)-1] {
+		t.Errorf("the last is %s", got)
+	}
+	if !strings.Contains(all[len(all)-1], `"detail":"slot 1: deploy ab12ab12ab12"`) {
+		t.Errorf("people are told %s", all[len(all)-1])
+	}
+	for _, query := range []string{
+		"app=Hello", "env=..", "run=1", "app=hello&run=0", "app=hello&run=7", "app=other&run=1", "digest=xyz", "digest=ab", "since=yesterday",
+		"until=2100-01-01T00:00:00Z&follow=1", "limit=0", "limit=-1", "last=1001", "last=1&limit=1", "after=-1", "as=xml", "actor=nobody@example.org",
+	} {
+		if status, answer := s.ask(s.token, "GET", "/v1/events?"+query, nil); status < 400 || status >= 500 || !strings.Contains(answer, `"what"`) {
+			t.Errorf("%s: %d %s", query, status, answer)
+		}
+	}
+}
+
+// TestEventForms: the same events in each form.
+func TestEventForms(t *testing.T) {
+	s, _ := pushed(t)
+	lines, plain, cloud := s.lines(t, ""), s.lines(t, "as=cdevents"), s.lines(t, "as=cloudevents")
+	if len(plain) != len(lines) || len(cloud) != len(lines) || len(lines) == 0 {
+		t.Fatalf("%d lines, %d CDEvents, %d CloudEvents", len(lines), len(plain), len(cloud))
+	}
+	for i := range lines {
+		var line eventLine
+		var ce cloudEvent
+		if err := json.Unmarshal([]byte(lines[i]), &line); err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal([]byte(cloud[i]), &ce); err != nil {
+			t.Fatal(err)
+		}
+		e, err := events.Decode([]byte(plain[i]))
+		if err != nil || plain[i] != string(line.Event) || plain[i] != string(ce.Data) {
+			t.Errorf("%s: %v", plain[i], err)
+		}
+		if ce.SpecVersion != "1.0" || ce.ID != e.ID || ce.Source != e.Source || ce.Type != e.Body.Type() || ce.Subject != e.Body.SubjectID() ||
+			!ce.Time.Equal(e.Time) || ce.ChainID != e.ChainID || ce.Sequence != fmt.Sprint(line.Seq) || ce.StoredAs != line.Subject {
+			t.Errorf("attributes of %s", cloud[i])
+		}
+		if writer, err := s.rt.Ledger.Trust().Verify(ce.StoredAs, ce.Data, ce.Signature); err != nil || writer != string(events.Gateway) {
+			t.Errorf("what was sent cannot be verified: %s, %v", writer, err)
+		}
+	}
+}

@@ -1,0 +1,182 @@
+package view
+
+import (
+	"fmt"
+	"strings"
+
+	"towpath.dev/events"
+)
+
+// Event is what an event says in a line, for people: who (an actor's id; empty where a service decided), and what
+// beside its type. Both are empty for a type that says everything by itself.
+func Event(e events.Event) (actor, detail string) {
+	switch b := e.Body.(type) {
+	case *events.AppCreated:
+		if b.Repository == "" {
+			return b.Actor, "hosted here"
+		}
+		return b.Actor, join(b.Repository, b.Branch)
+	case *events.ChangeMerged:
+		return b.Run.Actor, join(short(b.Run.SHA), branch(b.Run.Ref))
+	case *events.CommandReceived:
+		return b.Actor, command(b.Command)
+	case *events.CommandRefused:
+		return b.Actor, because(command(b.Command), b.Why)
+	case *events.ReplayRequested:
+		return b.Actor, because(b.Stage, b.Reason)
+	case *events.SettingChanged:
+		return b.Actor, setting(b.Key, b.Version, b.Deleted)
+	case *events.SecretChanged:
+		return b.Actor, setting(b.Key, b.Version, b.Deleted)
+	case *events.PolicyPublished:
+		return b.Actor, because(short(b.Digest), b.Reason)
+	case *events.ArtifactPackaged:
+		return "", short(digestOf(b.ID))
+	case *events.ArtifactPublished:
+		if b.Published.Run != nil {
+			actor = b.Published.Run.Actor
+		}
+		detail = short(b.Published.Artifact.Digest)
+		if n := b.Published.Artifact.ReusedFrom; n > 0 {
+			detail += fmt.Sprintf(" of run %d", n)
+		}
+		return actor, detail
+	case *events.ArtifactSigned:
+		return "", b.Signed.Statement
+	case *events.TaskRunStarted:
+		return "", b.TaskName
+	case *events.TaskRunFinished:
+		return "", because(join(b.TaskName, string(b.Outcome)), trouble(b.Result.Trouble, b.Errors))
+	case *events.VetRunFinished:
+		return "", because(verdicts(b), trouble(b.Result.Trouble, ""))
+	case *events.PromotionRequested:
+		return b.Requestor, fmt.Sprintf("%d approvals wanted", b.Wanted)
+	case *events.PromotionApproved:
+		return b.Responder, b.Reason
+	case *events.PromotionDenied:
+		return b.Responder, b.Reason
+	case *events.PipelineRunQueued:
+		return "", b.Waiting.Reason
+	case *events.PipelineRunStarted:
+		return "", fmt.Sprintf("slot %d", b.Place.Slot)
+	case *events.PipelineRunFinished:
+		return "", because(string(b.Outcome), trouble(b.Result.Trouble, b.Errors))
+	case *events.StageReplayed:
+		return "", fmt.Sprintf("%s, attempt %d", b.Stage, b.Attempt)
+	case *events.TestSuiteRunStarted:
+		return "", fmt.Sprintf("slot %d", b.Trial.Slot)
+	case *events.TestSuiteRunFinished:
+		return "", because(string(b.Outcome), trouble(b.Trial.Trouble, b.Reason))
+	case *events.TestCaseRunFinished:
+		name := ""
+		if b.TestCase != nil {
+			name = b.TestCase.Name
+		}
+		return "", because(join(name, string(b.Outcome)), b.Reason)
+	case *events.StageStuck:
+		return "", because(fmt.Sprintf("%s, attempt %d", b.Stage, b.Attempt), b.LastError)
+	}
+	return "", slotEvent(e.Body)
+}
+
+// slotEvent is what is said of an environment's slots.
+func slotEvent(body events.Body) string {
+	switch b := body.(type) {
+	case *events.SlotTaken:
+		return fmt.Sprintf("slot %d: %s %s", b.Slot, b.Kind, short(b.Digest))
+	case *events.SlotDecided:
+		return because(fmt.Sprintf("slot %d: %s", b.Slot, b.Decision), b.Why)
+	case *events.SlotClosed:
+		return because(fmt.Sprintf("slot %d: %s", b.Slot, b.Closing), b.Why)
+	case *events.ServiceDeployed:
+		return fmt.Sprintf("slot %d", b.Deployed.Slot)
+	case *events.ServiceUpgraded:
+		return fmt.Sprintf("slot %d", b.Deployed.Slot)
+	case *events.ServiceRolledback:
+		return fmt.Sprintf("slot %d", b.Deployed.Slot)
+	case *events.ServiceRemoved:
+		return fmt.Sprintf("slot %d", b.Deployed.Slot)
+	}
+	return ""
+}
+
+func command(c events.Command) string {
+	what := []string{c.Verb}
+	if c.Slot > 0 {
+		what = append(what, fmt.Sprintf("to slot %d", c.Slot))
+	}
+	return because(join(append(what, c.Stage, short(c.Digest))...), c.Reason)
+}
+
+func setting(key string, version uint64, deleted bool) string {
+	if deleted {
+		return key + " deleted"
+	}
+	return fmt.Sprintf("%s version %d", key, version)
+}
+
+// verdicts says "pass in dev, qa; fail in prod".
+func verdicts(b *events.VetRunFinished) string {
+	if b.Outcome != events.Success {
+		return string(b.Outcome)
+	}
+	var parts []string
+	for _, verdict := range []events.Verdict{events.Pass, events.Warn, events.Fail} {
+		var where []string
+		for _, v := range b.Verdicts {
+			if v.Verdict == verdict {
+				where = append(where, string(v.Environment))
+			}
+		}
+		if len(where) > 0 {
+			parts = append(parts, string(verdict)+" in "+strings.Join(where, ", "))
+		}
+	}
+	return strings.Join(parts, "; ")
+}
+
+func trouble(t *events.Trouble, otherwise string) string {
+	if t != nil {
+		return t.String()
+	}
+	return otherwise
+}
+
+func because(what, why string) string {
+	if what != "" && why != "" {
+		return what + ": " + why
+	}
+	return what + why
+}
+
+func join(words ...string) string {
+	var said []string
+	for _, w := range words {
+		if w != "" {
+			said = append(said, w)
+		}
+	}
+	return strings.Join(said, " ")
+}
+
+// short is a digest or commit as people see it.
+func short(id string) string {
+	if hex, ok := strings.CutPrefix(id, "sha256:"); ok {
+		return hex[:min(12, len(hex))]
+	}
+	return id[:min(7, len(id))]
+}
+
+// digestOf is the digest in an artifact's purl.
+func digestOf(purl string) string {
+	_, rest, _ := strings.Cut(purl, "@")
+	digest, _, _ := strings.Cut(rest, "?")
+	return digest
+}
+
+func branch(ref string) string {
+	if name, ok := strings.CutPrefix(ref, "refs/heads/"); ok {
+		return "on " + name
+	}
+	return ref
+}
