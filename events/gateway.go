@@ -8,6 +8,7 @@ const (
 	TypeChangeMerged    Type = "dev.cdevents.change.merged.0.3.0"
 	TypeCommandReceived Type = "dev.cdeventsx.towpath-command.received.0.1.0"
 	TypeCommandRefused  Type = "dev.cdeventsx.towpath-command.refused.0.1.0"
+	TypeCommandFinished Type = "dev.cdeventsx.towpath-command.finished.0.1.0"
 	TypeReplayRequested Type = "dev.cdeventsx.towpath-replay.requested.0.1.0"
 	TypeSettingChanged  Type = "dev.cdeventsx.towpath-setting.changed.0.1.0"
 	TypeSecretChanged   Type = "dev.cdeventsx.towpath-secret.changed.0.1.0"
@@ -54,7 +55,7 @@ type ChangeMerged struct {
 
 // Command is what a person or bot asked for. The verb says which of the other fields it uses.
 type Command struct {
-	Verb        string `json:"verb"` // approve, deny, promote, rollback, cancel, hold, resume
+	Verb        string `json:"verb"` // approve, deny, promote, rollback, cancel, skip, hold, resume, replay
 	App         Slug   `json:"app,omitempty"`
 	Run         int    `json:"run,omitempty"`
 	Stage       string `json:"stage,omitempty"`
@@ -64,6 +65,26 @@ type Command struct {
 	Actor       string `json:"actor"`
 	Channel     string `json:"channel"` // cli, http, chat, bus
 	Reason      string `json:"reason,omitempty"`
+	// Answer is what whoever gave the command was told: the same command sent again is told the same.
+	Answer string `json:"answer,omitempty"`
+	// Groups is of a replay of all that is stuck alone: what is to be replayed, as it was when the
+	// command came.
+	Groups []StuckGroup `json:"groups,omitempty"`
+}
+
+// StuckGroup is stages that are stuck for the same cause.
+type StuckGroup struct {
+	Cause  string       `json:"cause"` // without what differs between them: names, numbers, digests
+	Stages []StuckStage `json:"stages"`
+}
+
+// StuckStage names a stage in the attempt that is stuck.
+type StuckStage struct {
+	App         Slug   `json:"app"`
+	Run         int    `json:"run"`
+	Stage       string `json:"stage"`
+	Environment Slug   `json:"environment,omitempty"`
+	Attempt     int    `json:"attempt"`
 }
 
 // The verbs of commands.
@@ -75,6 +96,10 @@ const (
 	VerbCancel   = "cancel"
 	VerbHold     = "hold"
 	VerbResume   = "resume"
+	VerbSkip     = "skip" // a verification that policy lets be skipped
+	// VerbReplay is recorded as a command only where it is about all that is stuck; a replay of one stage
+	// is an event of its own type, ReplayRequested.
+	VerbReplay = "replay"
 )
 
 // CommandReceived records a command that was authorised. Its subject id is the command's id, so that
@@ -88,7 +113,23 @@ type CommandReceived struct {
 type CommandRefused struct {
 	About
 	Command
-	Why string `json:"why"`
+	Why  string `json:"why"`
+	Do   string `json:"do,omitempty"`
+	Code string `json:"code,omitempty"` // of the API's error
+}
+
+// CommandFinished is written when a command that takes a while has done what it could: a replay of all
+// that is stuck. Its subject id is the command's id. Nobody acts on it.
+type CommandFinished struct {
+	About
+	Verb string `json:"verb"`
+	Why  string `json:"why,omitempty"` // why it ended before everything was tried
+	// How many stages went on, stopped again, were taken over by somebody or something else, and were left
+	// alone.
+	WentOn    int `json:"wentOn"`
+	Stopped   int `json:"stopped"`
+	TakenOver int `json:"takenOver"`
+	Left      int `json:"left"`
 }
 
 // ReplayRequested asks for a new attempt at a stage: attempt n+1, where n is the attempt that the
@@ -102,6 +143,14 @@ type ReplayRequested struct {
 	Actor       string `json:"actor"`
 	Reason      string `json:"reason,omitempty"`
 	Rebuild     bool   `json:"rebuild,omitempty"`
+	// Policy is the digest of the policy that the run is judged by from now on; empty: the one that it was
+	// judged by before. It counts only if it is the newest that was published when this was written, so
+	// that a run never goes back to an older one.
+	Policy string `json:"policy,omitempty"`
+	// Parent is the id of the command to replay all that is stuck, where this is a part of it.
+	Parent string `json:"parent,omitempty"`
+	// Answer is what whoever asked was told.
+	Answer string `json:"answer,omitempty"`
 }
 
 // SettingChanged says that a configuration key has a new version, or is gone. It never holds the value.
@@ -146,6 +195,8 @@ func (*CommandReceived) Type() Type  { return TypeCommandReceived }
 func (*CommandReceived) custom() any { return nil }
 func (*CommandRefused) Type() Type   { return TypeCommandRefused }
 func (*CommandRefused) custom() any  { return nil }
+func (*CommandFinished) Type() Type  { return TypeCommandFinished }
+func (*CommandFinished) custom() any { return nil }
 func (*ReplayRequested) Type() Type  { return TypeReplayRequested }
 func (*ReplayRequested) custom() any { return nil }
 func (*SettingChanged) Type() Type   { return TypeSettingChanged }

@@ -163,9 +163,13 @@ type Closing string
 // The closings.
 const (
 	Verified   Closing = "verified"
+	Unverified Closing = "unverified" // its verification was skipped: it stays, and the run goes on
 	Rejected   Closing = "rejected"
 	Superseded Closing = "superseded"
 )
+
+// Stands reports whether what the slot holds stays, so that the run goes on and others may go back to it.
+func (c Closing) Stands() bool { return c == Verified || c == Unverified }
 
 // SlotClosed ends a live slot, after which the next may be taken.
 type SlotClosed struct {
@@ -174,6 +178,7 @@ type SlotClosed struct {
 	Closing     Closing `json:"closing"`
 	Why         string  `json:"why,omitempty"`
 	Environment Slug    `json:"environment"`
+	Skipped     *Skip   `json:"skipped,omitempty"` // of unverified: who skipped the verification, and why
 }
 
 // Deployment is the content of the service events.

@@ -7,6 +7,7 @@ var bodies = map[Type]func() Body{
 	TypeChangeMerged:         func() Body { return new(ChangeMerged) },
 	TypeCommandReceived:      func() Body { return new(CommandReceived) },
 	TypeCommandRefused:       func() Body { return new(CommandRefused) },
+	TypeCommandFinished:      func() Body { return new(CommandFinished) },
 	TypeReplayRequested:      func() Body { return new(ReplayRequested) },
 	TypeSettingChanged:       func() Body { return new(SettingChanged) },
 	TypeSecretChanged:        func() Body { return new(SecretChanged) },
@@ -39,5 +40,6 @@ var bodies = map[Type]func() Body{
 	TypeTestSuiteRunFinished: func() Body { return new(TestSuiteRunFinished) },
 	TypeTestCaseRunFinished:  func() Body { return new(TestCaseRunFinished) },
 	TypeKeyRotated:           func() Body { return new(KeyRotated) },
+	TypeTestCaseRunSkipped:   func() Body { return new(TestCaseRunSkipped) },
 	TypeStageStuck:           func() Body { return new(StageStuck) },
 }

@@ -27,6 +27,11 @@ func (p Policy) ApprovalRule(env events.Slug, asked int) Approval {
 	return rule
 }
 
+// Equal reports whether two rules let the same approvals count.
+func (a Approval) Equal(b Approval) bool {
+	return a.Count == b.Count && a.AuthorMayApprove == b.AuthorMayApprove && slices.Equal(a.Approvers, b.Approvers)
+}
+
 // Refuses says why an approval by somebody with these roles does not count; empty: it counts.
 func (a Approval) Refuses(roles []string, author bool) string {
 	if author && !a.AuthorMayApprove {

@@ -216,6 +216,7 @@ func (r reader) policy(node *yaml.Node, key string, p *Policy) {
 				"promote": deadline(&p.Deadlines.Promote), "verify": deadline(&p.Deadlines.Verify),
 			})
 		},
+		"maySkip":    func(n *yaml.Node, key string) { p.MaySkip = r.slugs(n, key, "environments", maxEnvironments) },
 		"skipVerify": func(n *yaml.Node, key string) { p.SkipVerify = r.slugs(n, key, "environments", maxEnvironments) },
 	})
 }

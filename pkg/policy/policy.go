@@ -26,6 +26,8 @@ type Policy struct {
 	Deadlines Deadlines                `json:"deadlines"` //
 	// SkipVerify names the environments whose checks are not run. Health is always waited for.
 	SkipVerify []events.Slug `json:"skipVerify,omitempty"` // sorted
+	// MaySkip names the environments where an operator may let one run pass without its checks.
+	MaySkip []events.Slug `json:"maySkip,omitempty"` // sorted
 }
 
 // Base is an image that others may be built on, known by its layers, whatever a Dockerfile calls it.
@@ -103,6 +105,9 @@ func (p Policy) Deadline(stage string) time.Duration {
 
 // Verifies reports whether an environment's checks are run.
 func (p Policy) Verifies(env events.Slug) bool { return !slices.Contains(p.SkipVerify, env) }
+
+// MaySkipVerify reports whether an operator may skip a run's verification in an environment.
+func (p Policy) MaySkipVerify(env events.Slug) bool { return slices.Contains(p.MaySkip, env) }
 
 // Text returns the canonical JSON: keys in a fixed order, maps sorted, no spaces, and <, > and & escaped,
 // so that the bytes, and with them the digest, survive being embedded in an event.

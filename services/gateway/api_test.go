@@ -43,7 +43,7 @@ func (s *station) built(app events.Slug, n int) (digest string) {
 	published := &events.ArtifactPublished{About: events.About{ID: purl}}
 	published.Published.Artifact = events.Artifact{Repository: imageHost + string(app), Digest: digest}
 	s.write(events.BuildSubject(1, published.Type(), app, n, "", 1), run.ChainID, published)
-	vetted := &events.VetRunFinished{About: events.About{ID: run.Name()}, ArtifactID: purl, Outcome: events.Success}
+	vetted := &events.VetRunFinished{About: events.About{ID: run.Name()}, ArtifactID: purl, Policy: run.Policy, Outcome: events.Success}
 	for _, env := range run.Definition.EnvironmentNames() {
 		vetted.Verdicts = append(vetted.Verdicts, events.EnvironmentVerdict{Environment: env, Verdict: events.Pass})
 	}

@@ -63,10 +63,10 @@ func (s *Service) approvalRule(run *fold.Run, env events.Slug) policy.Approval {
 		asked = e.Approvals
 	}
 	rules := s.rt.Platform.Policy
-	if text := s.fold().Policy(run.Start.PolicyDigest); text != nil {
+	if text := s.fold().Policy(run.Policy); text != nil {
 		pinned, err := policy.ParseText(text)
 		if err != nil {
-			s.logger.Error("a run's policy cannot be read", "run", run.Name(), "policy", run.Start.PolicyDigest, "err", err)
+			s.logger.Error("a run's policy cannot be read", "run", run.Name(), "policy", run.Policy, "err", err)
 		} else {
 			rules = pinned
 		}

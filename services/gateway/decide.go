@@ -190,7 +190,7 @@ func decideRollback(o order, s scope, d decision) (decision, *problem) {
 		return d, conflict("rolling back", place, "nothing has run there", "")
 	}
 	for _, slot := range slices.Backward(env.Slots) {
-		if slot.Closing != events.Verified || slot.Kind == events.KindRemove || slot.Digest == "" {
+		if !slot.Closing.Stands() || slot.Kind == events.KindRemove || slot.Digest == "" {
 			continue
 		}
 		if o.Run > 0 && slot.Run == o.Run || o.Run == 0 && slot.N < live.N && slot.Digest != live.Digest {

@@ -38,8 +38,11 @@ type Cleaned struct {
 type Gate struct {
 	Fault    string          // why its rules are not known; empty: they are
 	Approval policy.Approval // of the run's policy, raised by its pipeline
-	Missing  []settings.MissingKey
-	Pins     events.Pins // present versions; complete only when nothing is missing
+	// Since is the sequence at which the gate's answer changed last: approvals up to it were given to
+	// something else and do not count. 0: it never changed.
+	Since   uint64
+	Missing []settings.MissingKey
+	Pins    events.Pins // present versions; complete only when nothing is missing
 }
 
 // Step is one thing to do next: Say, Deploy, Switch or Clean. After each one decide is asked again.
@@ -168,7 +171,7 @@ func (v view) conclude() Step {
 	switch {
 	case s.Decision == events.Abandoned:
 		return v.finished(run, env, s.Outcome, s.Trouble)
-	case s.Closing == events.Verified:
+	case s.Closing.Stands():
 		return v.finished(run, env, events.Success, nil)
 	case s.Closing == events.Rejected:
 		return v.finished(run, env, events.Failure, rejection(s))
@@ -204,7 +207,7 @@ func (v view) clean() Step {
 	if live := v.env.Live(); live != nil {
 		then.Live, then.Closed = live.N, live.Closing != ""
 		keep = append(keep, live)
-		if good := v.env.Good(live.N); good != nil && live.Closing != events.Verified {
+		if good := v.env.Good(live.N); good != nil && !live.Closing.Stands() {
 			keep = append(keep, good)
 		}
 	}

@@ -134,6 +134,12 @@ func (v view) next() *candidate {
 // answer returns what has to be recorded before anything else can be said about a candidate, or nil.
 func (v view) answer(c candidate) Step {
 	verdict, ok := c.run.VerdictFor(v.name)
+	if c.run.Verdict.Policy != c.run.Policy {
+		return v.finished(c.run, c.env, events.Error, &events.Trouble{
+			What: "promoting to " + string(v.name), Why: fmt.Sprintf("vetting judged by the policy %s, the run is judged by %s", c.run.Verdict.Policy, c.run.Policy),
+			Do: c.run.ReplayCommand(fold.StageVet, ""),
+		})
+	}
 	if !ok {
 		return v.finished(c.run, c.env, events.Error, &events.Trouble{
 			What: "promoting to " + string(v.name), Why: "vetting gave no verdict for it",
@@ -174,6 +180,8 @@ func (c candidate) objection(r fold.Command) string {
 	switch {
 	case r.Digest != c.run.Artifact.Digest:
 		return "it is for another digest"
+	case r.Seq <= c.gate.Since:
+		return "it was given before the policy or the verdict changed"
 	case !c.gate.Approval.AuthorMayApprove && (r.Actor == c.run.Start.Actor || slices.Contains(c.run.Start.Authors, r.Actor)):
 		return "the policy wants somebody who did not write or push the change"
 	}
@@ -184,7 +192,7 @@ func (c candidate) objection(r fold.Command) string {
 func (c candidate) approvers() []string {
 	var who []string
 	for _, p := range c.env.Approvals {
-		if p.ArtifactID == c.run.ArtifactID && p.Policy == c.run.Start.PolicyDigest && !slices.Contains(who, p.Responder) {
+		if p.ArtifactID == c.run.ArtifactID && p.Policy == c.run.Policy && !slices.Contains(who, p.Responder) {
 			who = append(who, p.Responder)
 		}
 	}
@@ -256,7 +264,7 @@ func (v view) pinned(c candidate) (events.Waiting, bool) {
 		case s.Decision != events.Live:
 		case s.Kind == events.KindRestore:
 			pin = s
-		case s.Kind == events.KindDeploy && s.Closing == events.Verified:
+		case s.Kind == events.KindDeploy && s.Closing.Stands():
 			pin = nil
 		}
 	}

@@ -52,7 +52,7 @@ func (v view) queued(run *fold.Run, env *fold.RunEnv, w events.Waiting) Say {
 // promotion is what an approval binds.
 func (v view) promotion(run *fold.Run, gate Gate) events.Promotion {
 	return events.Promotion{
-		ArtifactID: run.ArtifactID, Environment: v.name, Policy: run.Start.PolicyDigest,
+		ArtifactID: run.ArtifactID, Environment: v.name, Policy: run.Policy,
 		Requestor: run.Start.Actor, Wanted: gate.Approval.Count,
 	}
 }
@@ -126,6 +126,16 @@ func (v view) abandoned(s *fold.Slot, o events.Outcome, t *events.Trouble) Say {
 
 func (v view) closed(s *fold.Slot, c events.Closing, why string) Say {
 	b := &events.SlotClosed{Slot: s.N, Closing: c, Why: why, Environment: v.name}
+	b.ID = v.slotID(s.N)
+	return v.slot(s.N, s.Run, b)
+}
+
+// unverified closes a live slot whose verification an operator skipped.
+func (v view) unverified(s *fold.Slot, skip events.Skip) Say {
+	b := &events.SlotClosed{
+		Slot: s.N, Closing: events.Unverified, Environment: v.name, Skipped: &skip,
+		Why: fmt.Sprintf("%s skipped its verification%s", skip.Actor, because(skip.Reason)),
+	}
 	b.ID = v.slotID(s.N)
 	return v.slot(s.N, s.Run, b)
 }

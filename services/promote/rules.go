@@ -7,6 +7,7 @@ import (
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/pkg/pipeline"
 	"towpath.dev/pkg/policy"
 	"towpath.dev/pkg/settings"
 )
@@ -22,18 +23,28 @@ type rules struct {
 
 // Gate implements Gates.
 func (r *rules) Gate(ctx context.Context, at Place, run *fold.Run) (Gate, error) {
-	p, err := r.policy(run.Start.PolicyDigest)
+	p, err := r.policy(run.Policy)
 	if err != nil {
 		return Gate{Fault: err.Error()}, nil
 	}
 	env, _ := run.Definition.Environment(at.Env)
-	g := Gate{Approval: p.ApprovalRule(at.Env, env.Approvals)}
+	g := Gate{Approval: p.ApprovalRule(at.Env, env.Approvals), Since: r.since(run, env)}
 	resolved, missing, err := r.settings.Resolve(ctx, at.Env, run.Definition)
 	if err != nil {
 		return Gate{}, fmt.Errorf("looking up the settings of %s in %s: %w", run.Name(), at.Env, err)
 	}
 	g.Missing, g.Pins = missing, resolved.Pins
 	return g, nil
+}
+
+// since is the sequence up to which answers for the environment no longer count.
+func (r *rules) since(run *fold.Run, env pipeline.Environment) uint64 {
+	return run.GateSince(env.Name, func(from, to string) bool {
+		before, errBefore := r.policy(from)
+		now, errNow := r.policy(to)
+		return errBefore == nil && errNow == nil &&
+			before.ApprovalRule(env.Name, env.Approvals).Equal(now.ApprovalRule(env.Name, env.Approvals))
+	})
 }
 
 // Present implements Gates. A secret that is not set any more keeps the version that it was pinned to.

@@ -79,6 +79,8 @@ func (v view) carryOn() Step {
 		return v.closed(s, events.Verified, "")
 	case s.Trial == nil:
 		return nil
+	case s.Trial.Skipped != nil:
+		return v.unverified(s, *s.Trial.Skipped)
 	}
 	switch s.Trial.Outcome {
 	case events.Success:
@@ -143,10 +145,10 @@ func (v view) target(c fold.Command) *fold.Slot {
 	return v.proven(v.origin(live).N-1, func(s *fold.Slot) bool { return s.Digest != live.Digest })
 }
 
-// proven returns the newest slot up to n that was verified, holds a version and fits, or nil.
+// proven returns the newest slot up to n that stands, holds a version and fits, or nil.
 func (v view) proven(n int, fits func(*fold.Slot) bool) *fold.Slot {
 	for ; n > 0; n-- {
-		if s := v.env.Slot(n); s.Closing == events.Verified && s.Digest != "" && fits(s) {
+		if s := v.env.Slot(n); s.Closing.Stands() && s.Digest != "" && fits(s) {
 			return v.origin(s)
 		}
 	}
@@ -165,7 +167,7 @@ func (v view) origin(s *fold.Slot) *fold.Slot {
 // This is tried once: where the good version does not come up either, an operator has to decide.
 func (v view) bringBack() Step {
 	live, last := v.env.Live(), v.env.Last()
-	if v.inFlight() || live == nil || live.Closing == "" || live.Closing == events.Verified {
+	if v.inFlight() || live == nil || live.Closing == "" || live.Closing.Stands() {
 		return nil
 	}
 	if live.Kind != events.KindDeploy && live.Kind != events.KindRestore {

@@ -17,6 +17,7 @@ type trial struct {
 	service pipeline.Service
 	checks  []pipeline.Check
 	replay  *fold.Replay // what asked for this attempt, if it was not taken up yet
+	skip    *events.Skip // nothing is to be verified, because somebody said so; nil: it is
 }
 
 // decide returns the verification that an environment of an app is to have now: that of its live slot,
@@ -35,8 +36,15 @@ func decide(a *fold.App, env events.Slug) (trial, bool) {
 	if e, ok := run.Definition.Environment(env); ok {
 		t.checks = e.Verify
 	}
-	if e := run.Env(env); e != nil && e.Slot == s.N && e.Verify.Replay != nil && !e.Verify.Replayed {
+	e := run.Env(env)
+	if e == nil || e.Slot != s.N {
+		return t, true
+	}
+	if e.Verify.Replay != nil && !e.Verify.Replayed {
 		t.replay = e.Verify.Replay
+	}
+	if c := e.Skip; c != nil {
+		t.skip = &events.Skip{Command: c.ID, Actor: c.Actor, Reason: c.Reason}
 	}
 	return t, true
 }

@@ -83,6 +83,9 @@ func (s *Service) Handle(ctx context.Context, m worker.Message) error {
 	}
 	boundary.Reached(events.Verify, boundary.Decided, place.App)
 	record := recorder{book: s.rt, trial: t}
+	if t.skip != nil {
+		return record.skipped(ctx)
+	}
 	if err := record.started(ctx); err != nil {
 		return err
 	}
@@ -111,6 +114,8 @@ func concerns(r ledger.Record) (discovery.Place, bool) {
 		return place, b.Decision == events.Live
 	case *events.ReplayRequested:
 		return place, b.Stage == fold.StageVerify
+	case *events.CommandReceived:
+		return place, b.Verb == events.VerbSkip
 	}
 	return discovery.Place{}, false
 }
@@ -194,7 +199,7 @@ func (s *Service) instances(ctx context.Context, place discovery.Place, t trial)
 
 // verifies reports whether the policy that the run pins has the environment's checks run.
 func (s *Service) verifies(t trial) bool {
-	p, err := policy.ParseText(s.rt.Fold.Policy(t.run.Start.PolicyDigest))
+	p, err := policy.ParseText(s.rt.Fold.Policy(t.run.Policy))
 	return err != nil || p.Verifies(t.slot.Environment)
 }
 
@@ -295,6 +300,28 @@ func (r recorder) checked(ctx context.Context, n int, check result) error {
 		TestSuiteRun: &events.Reference{ID: r.id()},
 		TestCase:     &events.TestCase{ID: fmt.Sprint(n), Name: check.name, Type: "functional"},
 		Outcome:      check.outcome, Reason: check.why, Trial: r.details(nil),
+	})
+}
+
+// skipped says of each check that it was not run, under the number that it would have had after health, and of
+// the whole that nobody verified anything.
+func (r recorder) skipped(ctx context.Context) error {
+	details := r.details(nil)
+	details.Skipped = r.trial.skip
+	for n, check := range r.trial.checks {
+		err := r.write(ctx, n+2, &events.TestCaseRunSkipped{
+			About: events.About{ID: fmt.Sprintf("%s/%d", r.id(), n+2)}, Environment: r.environment(),
+			TestSuiteRun: &events.Reference{ID: r.id()},
+			TestCase:     &events.TestCase{ID: fmt.Sprint(n + 2), Name: check.String(), Type: "functional"},
+			Reason:       r.trial.skip.Reason, Trial: details,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return r.write(ctx, 0, &events.TestSuiteRunFinished{
+		About: events.About{ID: r.id()}, Environment: r.environment(), Outcome: events.Cancel,
+		Reason: fmt.Sprintf("%s skipped it: %s", r.trial.skip.Actor, r.trial.skip.Reason), Trial: details,
 	})
 }
 

@@ -53,7 +53,7 @@ func (r recorder) started(ctx context.Context, replay *fold.Replay) error {
 		}
 	}
 	return r.append(ctx, r.subject(events.TypeVetRunStarted, ""), &events.VetRunStarted{
-		About: r.about(), ArtifactID: r.run.ArtifactID, Policy: r.run.Start.PolicyDigest,
+		About: r.about(), ArtifactID: r.run.ArtifactID, Policy: r.run.Policy,
 	})
 }
 
@@ -81,7 +81,7 @@ func (r recorder) ended(ctx context.Context, outcome events.Outcome, trouble eve
 }
 
 func (r recorder) finished(ctx context.Context, body *events.VetRunFinished) error {
-	body.About, body.ArtifactID, body.Policy = r.about(), r.run.ArtifactID, r.run.Start.PolicyDigest
+	body.About, body.ArtifactID, body.Policy = r.about(), r.run.ArtifactID, r.run.Policy
 	body.Result.Attempt = r.attempt
 	if body.Verdicts == nil {
 		body.Verdicts = []events.EnvironmentVerdict{}

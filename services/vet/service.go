@@ -275,16 +275,16 @@ func (s *Service) job(run *fold.Run) (job, error) {
 	if err != nil {
 		return refuse("reading the artifact's name", err)
 	}
-	text := s.rt.Fold.Policy(run.Start.PolicyDigest)
+	text := s.rt.Fold.Policy(run.Policy)
 	if text == nil {
-		return refuse("reading the policy", fmt.Errorf("the ledger has no policy %s, which the run pins", run.Start.PolicyDigest))
+		return refuse("reading the policy", fmt.Errorf("the ledger has no policy %s, which the run pins", run.Policy))
 	}
 	pinned, err := policy.ParseText(text)
 	if err != nil {
 		return refuse("reading the policy", err)
 	}
 	return job{
-		artifact: repository.At(digest), policy: pinned, policyDigest: run.Start.PolicyDigest, environments: environments(run),
+		artifact: repository.At(digest), policy: pinned, policyDigest: run.Policy, environments: environments(run),
 		origin: origin{app: run.App, commit: run.Start.SHA, elsewhere: run.Image},
 	}, nil
 }

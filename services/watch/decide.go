@@ -27,7 +27,7 @@ type due struct {
 func decide(a *fold.App, policies map[string]policy.Policy, otherwise policy.Policy) []due {
 	var all []due
 	for _, run := range a.Runs {
-		p, ok := policies[run.Start.PolicyDigest]
+		p, ok := policies[run.Policy]
 		if !ok {
 			p = otherwise
 		}

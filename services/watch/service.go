@@ -174,7 +174,7 @@ func (s *Service) schedule(ctx context.Context, d due) error {
 // pinned returns the policies that an app's runs pin.
 func (s *Service) pinned(a *fold.App) map[string]policy.Policy {
 	for _, run := range a.Runs {
-		digest := run.Start.PolicyDigest
+		digest := run.Policy
 		if _, ok := s.policies[digest]; ok {
 			continue
 		}

@@ -12,6 +12,7 @@ var rights = map[events.Type][]events.Writer{
 	events.TypeChangeMerged:    {events.Gateway},
 	events.TypeCommandReceived: {events.Gateway},
 	events.TypeCommandRefused:  {events.Gateway},
+	events.TypeCommandFinished: {events.Gateway},
 	events.TypeReplayRequested: {events.Gateway},
 	events.TypeSettingChanged:  {events.Gateway, events.Promote},
 	events.TypeSecretChanged:   {events.Gateway, events.Promote},
@@ -48,6 +49,7 @@ var rights = map[events.Type][]events.Writer{
 	events.TypeTestSuiteRunStarted:  {events.Verify},
 	events.TypeTestSuiteRunFinished: {events.Verify},
 	events.TypeTestCaseRunFinished:  {events.Verify},
+	events.TypeTestCaseRunSkipped:   {events.Verify},
 
 	events.TypeKeyRotated: {events.Ledger},
 

@@ -82,7 +82,7 @@ type Command struct {
 
 // Slot is one version's claim on an environment.
 //
-//	taken ──> decided live ──> closed verified | rejected | superseded
+//	taken ──> decided live ──> closed verified | unverified | rejected | superseded
 //	   └────> decided abandoned
 //
 // The next slot may be taken once this one is abandoned or closed.
@@ -100,6 +100,7 @@ type Slot struct {
 	Instances []events.Instance
 	Closing   events.Closing // "" until closed
 	ClosedAt  time.Time
+	Skipped   *events.Skip // of an unverified slot
 	// Deployed says that service.deployed, upgraded or rolledback was written for it.
 	Deployed bool
 	// Trial is the last verification of the slot that ended; nil: none.
@@ -114,6 +115,7 @@ type Trial struct {
 	Outcome events.Outcome
 	Reason  string
 	Trouble *events.Trouble
+	Skipped *events.Skip // nobody verified anything
 	EventID string
 }
 
@@ -149,11 +151,11 @@ func (e *Env) Live() *Slot {
 	return nil
 }
 
-// Good returns the newest slot below n that was verified and holds a version, or nil: what comes back
-// when slot n is rejected. A slot that itself brought a version back stands for that version.
+// Good returns the newest slot below n that stands and holds a version, or nil: what comes back when slot n
+// is rejected. A slot that itself brought a version back stands for that version.
 func (e *Env) Good(n int) *Slot {
 	for _, s := range slices.Backward(e.Slots) {
-		if s.N < n && s.Closing == events.Verified {
+		if s.N < n && s.Closing.Stands() {
 			if s.Kind == events.KindRemove {
 				return nil
 			}
@@ -168,8 +170,8 @@ var ErrSlotOrder = errors.New("slot out of order")
 
 // apply changes a, which nobody else has seen, but may share runs and slots with what was given out: those are
 // copied before they change. It reports whether anything changed; where it did not, or with an error, nothing did.
-// define reads the definition that a run pins.
-func (a *App) apply(r ledger.Record, define func(*events.RunStart) (pipeline.Definition, error)) (bool, error) {
+// policy is the digest of the newest policy, and define reads the definition that a run pins.
+func (a *App) apply(r ledger.Record, policy string, define func(*events.RunStart) (pipeline.Definition, error)) (bool, error) {
 	switch b := r.Event.Body.(type) {
 	case *events.AppCreated:
 		a.Repository, a.Branch, a.Created = b.Repository, b.Branch, r.Event.Time
@@ -208,7 +210,7 @@ func (a *App) apply(r ledger.Record, define func(*events.RunStart) (pipeline.Def
 		next.apply(r)
 	case *events.ReplayRequested:
 		ended := a.slotEnded(run, b.Environment)
-		next.replay(r, b, ended)
+		next.replay(r, b, policy, ended)
 		if b.Stage == StageVerify && !ended {
 			a.renewTrial(next.Env(b.Environment))
 		}
@@ -374,7 +376,7 @@ func (a *App) closeSlot(r ledger.Record, b *events.SlotClosed) error {
 		return fmt.Errorf("closing slot %d of %s: %w", b.Slot, b.Environment, ErrSlotOrder)
 	}
 	s := *old
-	s.Closing, s.ClosedAt = b.Closing, r.Event.Time
+	s.Closing, s.ClosedAt, s.Skipped = b.Closing, r.Event.Time, b.Skipped
 	if b.Why != "" {
 		s.Why = b.Why
 	}
@@ -387,8 +389,8 @@ func (a *App) closeSlot(r ledger.Record, b *events.SlotClosed) error {
 		return nil
 	}
 	switch b.Closing {
-	case events.Verified:
-		env.Verified, env.VerifiedDigest = true, s.Digest
+	case events.Verified, events.Unverified:
+		env.Verified, env.VerifiedDigest, env.Skipped = true, s.Digest, b.Skipped
 	case events.Superseded:
 		env.Verify.end(r, CancelledRun, events.Cancel, &events.Trouble{What: "verifying in " + string(env.Name), Why: b.Why})
 	}
@@ -421,7 +423,7 @@ func (a *App) finishTrial(r ledger.Record, b *events.TestSuiteRunFinished) {
 	s := *old
 	s.Trial = &Trial{
 		Attempt: b.Trial.Attempt, Outcome: b.Outcome, Reason: b.Reason,
-		Trouble: b.Trial.Trouble, EventID: r.Event.ID,
+		Trouble: b.Trial.Trouble, Skipped: b.Trial.Skipped, EventID: r.Event.ID,
 	}
 	a.setSlot(r.Subject.Env, &s)
 }
@@ -467,9 +469,16 @@ func (a *App) command(r ledger.Record, b *events.CommandReceived) error {
 	if run == nil {
 		return fmt.Errorf("command %s: run %d is unknown", b.Verb, b.Run)
 	}
+	ended := a.slotEnded(run, b.Environment)
 	run = run.clone()
 	run.Seq = r.Seq
 	run.command(c)
+	if env := run.Env(b.Environment); b.Verb == events.VerbSkip && env != nil && !env.Verified {
+		run.skip(c, r.Event.ID, env, ended)
+		if !ended {
+			a.renewTrial(env)
+		}
+	}
 	a.setRun(run)
 	return nil
 }

@@ -31,6 +31,7 @@ type Fold struct {
 	hold     *Hold
 	policies map[string]json.RawMessage
 	policy   PolicyVersion
+	replays  []Command // of all that is stuck, which have not finished; oldest first
 	// definitions are those that were read, by digest: most runs of an app pin the same one.
 	definitions map[string]definition
 	changed     chan struct{} // closed and replaced at every change
@@ -227,6 +228,13 @@ func (f *Fold) CurrentPolicy() PolicyVersion {
 	return f.policy
 }
 
+// Replays returns the commands to replay all that is stuck which have not finished, oldest first.
+func (f *Fold) Replays() []Command {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.replays
+}
+
 // apply decides by the event's type whose state changes.
 func (f *Fold) apply(r ledger.Record) error {
 	switch b := r.Event.Body.(type) {
@@ -235,9 +243,16 @@ func (f *Fold) apply(r ledger.Record) error {
 		f.policy = PolicyVersion{Serial: r.Subject.Attempt, Digest: b.Digest}
 		return nil
 	case *events.CommandReceived:
+		if b.Verb == events.VerbReplay {
+			f.replays = append(slices.Clone(f.replays), Command{ID: b.ID, Seq: r.Seq, At: r.Event.Time, Command: b.Command})
+			return nil
+		}
 		if r.Subject.App == "" {
 			return f.applyGlobal(r, b)
 		}
+	case *events.CommandFinished:
+		f.replays = slices.DeleteFunc(slices.Clone(f.replays), func(c Command) bool { return c.ID == b.ID })
+		return nil
 	}
 	if r.Subject.App == "" {
 		return nil
@@ -270,7 +285,7 @@ func (f *Fold) applyToApp(r ledger.Record) error {
 		p = &place{app: &App{Name: name, Envs: map[events.Slug]*Env{}}}
 	}
 	next := p.own()
-	changed, err := next.apply(r, f.definition)
+	changed, err := next.apply(r, f.policy.Digest, f.definition)
 	if err != nil {
 		return fmt.Errorf("event %d on %s: %w", r.Seq, r.Subject, err)
 	}

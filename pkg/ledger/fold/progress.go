@@ -77,6 +77,7 @@ func (r *Run) applyVet(rec ledger.Record) {
 	case *events.VetRunFinished:
 		if b.Outcome == events.Success && !s.Ended() {
 			r.Verdict = b
+			r.compare(rec.Seq)
 		}
 		s.end(rec, statusOf(b.Outcome), b.Outcome, trouble(b.Result.Trouble, ""))
 	default:
@@ -132,7 +133,11 @@ func (r *Run) applyVerify(rec ledger.Record) {
 			s.begin(rec)
 		}
 	case *events.TestSuiteRunFinished:
-		if b.Trial.Slot == e.Slot {
+		switch {
+		case b.Trial.Slot != e.Slot:
+		case b.Trial.Skipped != nil:
+			s.end(rec, Skipped, b.Outcome, nil)
+		default:
 			s.end(rec, statusOf(b.Outcome), b.Outcome, trouble(b.Trial.Trouble, b.Reason))
 		}
 	case *events.StageReplayed:
@@ -164,10 +169,21 @@ func trouble(t *events.Trouble, text string) *events.Trouble {
 }
 
 // replay makes room for a new attempt at a stage, and at the later stages that its result may change.
-// A verification whose slot has ended needs a new slot, and so a new promotion.
-func (r *Run) replay(rec ledger.Record, b *events.ReplayRequested, slotEnded bool) {
+// A verification whose slot has ended needs a new slot, and so a new promotion. newest is the digest of the
+// newest policy: where the run is to be judged by it from now on, its image is vetted again first.
+func (r *Run) replay(rec ledger.Record, b *events.ReplayRequested, newest string, slotEnded bool) {
 	why := &Replay{EventID: rec.Event.ID, Seq: rec.Seq, At: rec.Event.Time, ReplayRequested: *b}
 	r.Cancelled = nil
+	if b.Policy != "" && b.Policy == newest && b.Policy != r.Policy {
+		r.Policies = append(slices.Clone(r.Policies), PolicyChange{From: r.Policy, To: b.Policy, Seq: rec.Seq})
+		r.Policy = b.Policy
+		if e := r.Env(b.Environment); e != nil && (b.Stage == StagePromote || b.Stage == StageVerify) {
+			if r.renewVet(why); e.Promote.Replay != why {
+				e.renew(why)
+			}
+			return
+		}
+	}
 	switch b.Stage {
 	case StageBuild:
 		r.Build.renew(why)
@@ -186,7 +202,44 @@ func (r *Run) replay(rec ledger.Record, b *events.ReplayRequested, slotEnded boo
 		case slotEnded:
 			e.renew(why)
 		default:
+			e.Skip = nil
 			e.Verify.renew(why)
+		}
+	}
+}
+
+// skip makes room for an attempt at verification that verifies nothing.
+func (r *Run) skip(c Command, eventID string, e *RunEnv, slotEnded bool) {
+	why := &Replay{EventID: eventID, Seq: c.Seq, At: c.At, ReplayRequested: events.ReplayRequested{
+		About: events.About{ID: c.ID}, Stage: StageVerify, Environment: e.Name, Actor: c.Actor, Reason: c.Reason,
+	}}
+	r.Cancelled = nil
+	if slotEnded {
+		e.renew(why)
+	} else {
+		e.Verify.renew(why)
+	}
+	e.Skip = &c
+}
+
+// compare marks the environments for which the verdict on the same artifact differs from the one before.
+func (r *Run) compare(seq uint64) {
+	before := r.Judged
+	if before == nil || before.ArtifactID != r.Verdict.ArtifactID {
+		return
+	}
+	verdict := func(v *events.VetRunFinished, env events.Slug) events.EnvironmentVerdict {
+		for _, one := range v.Verdicts {
+			if one.Environment == env {
+				return one
+			}
+		}
+		return events.EnvironmentVerdict{}
+	}
+	for _, e := range r.Envs {
+		was, is := verdict(before, e.Name), verdict(r.Verdict, e.Name)
+		if was.Verdict != is.Verdict || !slices.Equal(was.Reasons, is.Reasons) {
+			e.Rejudged, e.Approvals = seq, nil
 		}
 	}
 }
@@ -194,6 +247,9 @@ func (r *Run) replay(rec ledger.Record, b *events.ReplayRequested, slotEnded boo
 func (r *Run) renewVet(why *Replay) {
 	if r.Vet.begun() {
 		r.Vet.renew(why)
+	}
+	if r.Verdict != nil {
+		r.Judged = r.Verdict
 	}
 	r.Verdict = nil
 	for _, e := range r.Envs {
@@ -210,7 +266,7 @@ func (e *RunEnv) renew(why *Replay) {
 		e.Verify.renew(why)
 	}
 	e.Slot, e.Verified, e.VerifiedDigest, e.Concluded = 0, false, "", false
-	e.Requested, e.Waiting, e.Denied = nil, nil, nil
+	e.Requested, e.Waiting, e.Denied, e.Skip, e.Skipped = nil, nil, nil, nil, nil
 }
 
 // forgetOthers makes the run pass again through environments where it was verified with another

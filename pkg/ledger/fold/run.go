@@ -67,9 +67,20 @@ type Run struct {
 	Artifact   *events.Artifact
 	ArtifactID string // purl
 	Verdict    *events.VetRunFinished
+	Judged     *events.VetRunFinished // the verdict before the present attempt at vetting; nil: none
+	// Policy is the digest of the policy that the run is judged by: the one that it started with, until a
+	// replay asked for the newest. Policies are its changes, oldest first.
+	Policy   string
+	Policies []PolicyChange
 
 	Cancelled    *Command
 	SupersededBy int // the newer run that took its place; 0: none
+}
+
+// PolicyChange is that a run is judged by another policy.
+type PolicyChange struct {
+	From, To string // digests
+	Seq      uint64
 }
 
 // RunEnv is a run in one environment.
@@ -78,7 +89,7 @@ type RunEnv struct {
 	Promote  Stage
 	Verify   Stage
 	Slot     int  // the slot that the present attempt took; 0: none
-	Verified bool // its slot was closed as verified
+	Verified bool // its slot was closed as verified, or as one that stands unverified
 	// VerifiedDigest is the digest that was verified; another artifact has to be verified anew.
 	VerifiedDigest string
 	Concluded      bool // pipelinerun.finished was written for the present attempt
@@ -89,6 +100,13 @@ type RunEnv struct {
 	Denied    *events.Promotion
 	Waiting   *events.Waiting // why it does not go on
 	Forced    *Command        // an operator asked for exactly this promotion
+	// Rejudged is the sequence of the verdict that differs from the one before; approvals up to it were
+	// given to something else. 0: none.
+	Rejudged uint64
+	// Skip is the command that skips the verification of the present attempt; nil: none.
+	Skip *Command
+	// Skipped says, of a slot that stands unverified, who skipped its verification, and why.
+	Skipped *events.Skip
 }
 
 // Stage is one stage of a run, in its present attempt.
@@ -166,10 +184,10 @@ func (s *Stage) renew(replay *Replay) {
 }
 
 // begun reports whether anything of the attempt was recorded.
-func (s *Stage) begun() bool { return s.Status != Pending && s.Status != Skipped }
+func (s *Stage) begun() bool { return s.Status != Pending && (s.Status != Skipped || s.Ended()) }
 
 func newRun(app events.Slug, n int, start events.RunStart, d pipeline.Definition) *Run {
-	r := &Run{App: app, N: n, Start: start, Definition: d}
+	r := &Run{App: app, N: n, Start: start, Definition: d, Policy: start.PolicyDigest}
 	r.Build, r.Vet = Stage{Attempt: 1, Status: Pending}, Stage{Attempt: 1, Status: Pending}
 	for _, e := range d.Environments {
 		r.Envs = append(r.Envs, &RunEnv{
@@ -250,6 +268,22 @@ func (r *Run) VerdictFor(env events.Slug) (events.EnvironmentVerdict, bool) {
 		}
 	}
 	return events.EnvironmentVerdict{}, false
+}
+
+// GateSince returns the sequence at which what stands before an environment changed last for the run: the
+// verdict on its artifact there, or the policy, where same does not say that two of them ask for the same
+// there. What people answered up to it was about something else. 0: it never changed.
+func (r *Run) GateSince(env events.Slug, same func(from, to string) bool) uint64 {
+	var last uint64
+	if e := r.Env(env); e != nil {
+		last = e.Rejudged
+	}
+	for _, change := range r.Policies {
+		if change.Seq > last && !same(change.From, change.To) {
+			last = change.Seq
+		}
+	}
+	return last
 }
 
 // stage returns a stage by name, or nil.

@@ -24,6 +24,7 @@ type State struct {
 	Hold     *Hold
 	Policies map[string]json.RawMessage
 	Policy   PolicyVersion
+	Replays  []Command // of all that is stuck, which have not finished; oldest first
 }
 
 // sources are this package's own texts.
@@ -91,7 +92,7 @@ func (f *Fold) State() State {
 	defer f.mu.Unlock()
 	s := State{
 		Seq: f.seq, LedgerID: f.ledgerID, Apps: make(map[events.Slug]*App, len(f.apps)),
-		Hold: f.hold, Policies: maps.Clone(f.policies), Policy: f.policy,
+		Hold: f.hold, Policies: maps.Clone(f.policies), Policy: f.policy, Replays: f.replays,
 	}
 	for name, place := range f.apps {
 		s.Apps[name] = place.give()
@@ -102,7 +103,7 @@ func (f *Fold) State() State {
 // Restore returns a fold that goes on from a state, which DecodeState has returned.
 func Restore(s State) (*Fold, error) {
 	f := New()
-	f.seq, f.ledgerID, f.hold, f.policy = s.Seq, s.LedgerID, s.Hold, s.Policy
+	f.seq, f.ledgerID, f.hold, f.policy, f.replays = s.Seq, s.LedgerID, s.Hold, s.Policy, s.Replays
 	maps.Copy(f.policies, s.Policies)
 	for name, a := range s.Apps {
 		if a == nil || a.Name != name || a.Envs == nil || slices.Contains(slices.Collect(maps.Values(a.Envs)), nil) {
@@ -132,7 +133,7 @@ func (f *Fold) Replace(with *Fold) error {
 	if s.Seq != f.seq {
 		return fmt.Errorf("replacing the fold at %d: the other is at %d", f.seq, s.Seq)
 	}
-	f.ledgerID, f.hold, f.policies, f.policy = s.LedgerID, s.Hold, s.Policies, s.Policy
+	f.ledgerID, f.hold, f.policies, f.policy, f.replays = s.LedgerID, s.Hold, s.Policies, s.Policy, s.Replays
 	f.apps, f.definitions = with.apps, with.definitions
 	f.advance(s.Seq)
 	return nil

@@ -25,10 +25,13 @@ type Ledger struct {
 	records  []ledger.Record
 	subjects map[events.Subject]int // index of the record
 	passed   time.Duration          // besides the second that each event takes
+	judged   map[string]string      // run → digest of the policy that it is judged by
 }
 
 // New returns an empty ledger.
-func New() *Ledger { return &Ledger{subjects: map[events.Subject]int{}} }
+func New() *Ledger {
+	return &Ledger{subjects: map[events.Subject]int{}, judged: map[string]string{}}
+}
 
 // Append stores an event, or returns *ledger.ExistsError where its subject is taken.
 func (l *Ledger) Append(s events.Subject, e events.Event) (ledger.Record, error) {
@@ -38,6 +41,14 @@ func (l *Ledger) Append(s events.Subject, e events.Event) (ledger.Record, error)
 	r := ledger.Record{Seq: uint64(len(l.records) + 1), Time: e.Time, Subject: s, Event: e}
 	l.subjects[s] = len(l.records)
 	l.records = append(l.records, r)
+	switch b := e.Body.(type) {
+	case *events.ChangeMerged:
+		l.judged[fold.Name(b.Run.App, b.Run.Predecessor+1)] = b.Run.PolicyDigest
+	case *events.ReplayRequested:
+		if b.Policy != "" {
+			l.judged[fold.Name(s.App, s.Run)] = b.Policy
+		}
+	}
 	return r, nil
 }
 
@@ -151,9 +162,10 @@ func (l *Ledger) BuiltIn(app events.Slug, run, attempt int, repository, digest s
 	l.Write(events.BuildSubject(Epoch, b.Type(), app, run, "", attempt), Chain(app, run), b)
 }
 
-// Vetted writes the verdict of an attempt at vetting a run: pass, but fail in the environments named.
+// Vetted writes the verdict of an attempt at vetting a run, by the policy that the run is judged by: pass,
+// but fail in the environments named.
 func (l *Ledger) Vetted(app events.Slug, run, attempt int, digest string, environments []events.Slug, fail ...events.Slug) {
-	b := &events.VetRunFinished{ArtifactID: ArtifactID(app, digest), Outcome: events.Success}
+	b := &events.VetRunFinished{ArtifactID: ArtifactID(app, digest), Policy: l.judged[fold.Name(app, run)], Outcome: events.Success}
 	b.ID = fold.Name(app, run)
 	b.Result.Attempt = attempt
 	for _, e := range environments {
@@ -193,6 +205,15 @@ func (l *Ledger) Command(c events.Command) string {
 func (l *Ledger) Replay(app events.Slug, run int, stage string, env events.Slug) string {
 	id := fmt.Sprintf("command-%d", len(l.records)+1)
 	b := &events.ReplayRequested{Stage: stage, Environment: env, Actor: "bob", Reason: "mended"}
+	b.ID = id
+	l.Write(events.CommandSubject(Epoch, b.Type(), app, run, env, id), Chain(app, run), b)
+	return id
+}
+
+// ReplayBy is Replay under the policy with that digest.
+func (l *Ledger) ReplayBy(app events.Slug, run int, stage string, env events.Slug, policy string) string {
+	id := fmt.Sprintf("command-%d", len(l.records)+1)
+	b := &events.ReplayRequested{Stage: stage, Environment: env, Actor: "bob", Reason: "mended", Policy: policy}
 	b.ID = id
 	l.Write(events.CommandSubject(Epoch, b.Type(), app, run, env, id), Chain(app, run), b)
 	return id
