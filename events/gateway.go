@@ -139,10 +139,13 @@ type ReplayRequested struct {
 	About
 	Stage       string `json:"stage"` // build, vet, promote, verify
 	Environment Slug   `json:"environment,omitempty"`
-	Original    string `json:"original,omitempty"` // id of the event that ended the attempt before
-	Actor       string `json:"actor"`
-	Reason      string `json:"reason,omitempty"`
-	Rebuild     bool   `json:"rebuild,omitempty"`
+	// Attempt is the one that is replayed: where another is present by then, nothing changes. 0: whichever
+	// is present.
+	Attempt  int    `json:"attempt,omitempty"`
+	Original string `json:"original,omitempty"` // id of the event that ended the attempt before
+	Actor    string `json:"actor"`
+	Reason   string `json:"reason,omitempty"`
+	Rebuild  bool   `json:"rebuild,omitempty"`
 	// Policy is the digest of the policy that the run is judged by from now on; empty: the one that it was
 	// judged by before. It counts only if it is the newest that was published when this was written, so
 	// that a run never goes back to an older one.

@@ -38,6 +38,7 @@ const (
 	Rollback     Verb = "rollback"      // bring an earlier version back
 	Cancel       Verb = "cancel"        // end a run
 	Replay       Verb = "replay"        // try a stuck stage again
+	Skip         Verb = "skip"          // let a run pass without its verification, where policy lets it
 	Hold         Verb = "hold"          // begin no new stage
 	Resume       Verb = "resume"        // end a hold
 	SetConfig    Verb = "set-config"    // write or delete configuration
@@ -79,6 +80,7 @@ var allowed = map[Verb][]string{
 	Rollback:     {RoleOperator},
 	Cancel:       {RoleOperator, RoleDeveloper},
 	Replay:       {RoleOperator},
+	Skip:         {RoleOperator},
 	Hold:         {RoleOperator},
 	Resume:       {RoleOperator},
 	SetConfig:    {RoleOperator, RoleDeveloper},

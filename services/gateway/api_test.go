@@ -250,7 +250,7 @@ func TestReplay(t *testing.T) {
 	replay := order{ID: id("replay", 1), Verb: "replay", App: "hello", Run: 1, Stage: "promote", Env: "prod", Reason: "mended"}
 	before := s.fold().Seq()
 	preview := get[previewed](s, "POST", "/v1/commands?dryRun=1", replay)
-	if preview.Text != "3 effects kept, 2 will run, no rebuild" || len(preview.Kept) != 3 || preview.Runs[0] != "promote to prod, attempt 2" || s.fold().Seq() != before {
+	if preview.Text != "3 effects already done are kept, 2 will run, no rebuild" || len(preview.Kept) != 3 || preview.Runs[0] != "promote to prod, attempt 2" || s.fold().Seq() != before {
 		t.Errorf("preview %+v", preview)
 	}
 	done := get[answered](s, "POST", "/v1/commands", replay)

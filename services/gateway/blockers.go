@@ -55,21 +55,3 @@ func approvalLine(run *fold.Run, env events.Slug, rule policy.Approval) string {
 	}
 	return fmt.Sprintf("%s will wait for %d %s%s → towpath approve %s --env %s", env, rule.Count, people, who, run.Name(), env)
 }
-
-// approvalRule is what the run's own policy asks for in an environment.
-func (s *Service) approvalRule(run *fold.Run, env events.Slug) policy.Approval {
-	asked := 0
-	if e, ok := run.Definition.Environment(env); ok {
-		asked = e.Approvals
-	}
-	rules := s.rt.Platform.Policy
-	if text := s.fold().Policy(run.Policy); text != nil {
-		pinned, err := policy.ParseText(text)
-		if err != nil {
-			s.logger.Error("a run's policy cannot be read", "run", run.Name(), "policy", run.Policy, "err", err)
-		} else {
-			rules = pinned
-		}
-	}
-	return rules.ApprovalRule(env, asked)
-}

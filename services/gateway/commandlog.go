@@ -5,8 +5,8 @@ import "sync"
 // maxRemembered is how many commands are remembered.
 const maxRemembered = 10_000
 
-// commandLog remembers the newest commands, so that one which is sent again gets its answer again although it makes no
-// sense any more: what was cancelled cannot be cancelled. What it has forgotten can still be recorded only once.
+// commandLog remembers the newest commands, so that one which is sent again gets its answer again without a look into
+// the ledger, which has all of them.
 type commandLog struct {
 	mu    sync.Mutex
 	byID  map[string]remembered
@@ -41,13 +41,4 @@ func (l *commandLog) find(id string) (remembered, bool) {
 	defer l.mu.Unlock()
 	r, ok := l.byID[id]
 	return r, ok
-}
-
-// alreadyDone finds the answer to an order that was followed before.
-func (c *call) alreadyDone(o order) (seq uint64, text string, done bool) {
-	r, ok := c.s.done.find(o.ID)
-	if !ok || r.actor != c.actor.ID || r.verb != o.Verb {
-		return 0, "", false
-	}
-	return r.seq, r.text, true
 }

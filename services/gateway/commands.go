@@ -13,11 +13,16 @@ import (
 	"towpath.dev/pkg/identity"
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/fold"
-	"towpath.dev/pkg/policy"
 )
 
 // maxReason is the longest reason of a command, in bytes.
 const maxReason = 2000
+
+// speaker is who gives a command, and how it came in. Who they are and whether they may was found out before.
+type speaker struct {
+	actor   identity.Actor
+	channel string // http, cli, chat, bus
+}
 
 // answered is what became of a command.
 type answered struct {
@@ -26,18 +31,11 @@ type answered struct {
 	Seq  uint64 `json:"seq"`
 }
 
-// previewed is what a command would do.
-type previewed struct {
-	Text string   `json:"text"`
-	Kept []string `json:"kept,omitempty"`
-	Runs []string `json:"runs,omitempty"`
-}
-
 // commandVerbs are what Authorize is asked for a command's verb.
 var commandVerbs = map[string]identity.Verb{
 	events.VerbApprove: identity.Approve, events.VerbDeny: identity.Deny, events.VerbPromote: identity.Promote,
-	events.VerbRollback: identity.Rollback, events.VerbCancel: identity.Cancel, events.VerbHold: identity.Hold,
-	events.VerbResume: identity.Resume, verbReplay: identity.Replay,
+	events.VerbRollback: identity.Rollback, events.VerbCancel: identity.Cancel, events.VerbSkip: identity.Skip,
+	events.VerbHold: identity.Hold, events.VerbResume: identity.Resume, events.VerbReplay: identity.Replay,
 }
 
 // aboutCommand reads the order and refuses what no order can be.
@@ -46,6 +44,12 @@ func aboutCommand(c *call) (identity.Verb, identity.Object, error) {
 	if err := c.decode(&o); err != nil {
 		return "", identity.Object{}, err
 	}
+	c.body = o
+	return o.about()
+}
+
+// about says what Authorize is to be asked about the order, and refuses what no order can be.
+func (o order) about() (identity.Verb, identity.Object, error) {
 	verb, known := commandVerbs[o.Verb]
 	var faults []string
 	fault := func(wrong bool, text string) {
@@ -55,53 +59,89 @@ func aboutCommand(c *call) (identity.Verb, identity.Object, error) {
 	}
 	_, appErr := events.ParseSlug(string(o.App))
 	_, envErr := events.ParseSlug(string(o.Env))
+	everything := o.Verb == events.VerbHold || o.Verb == events.VerbResume || o.Verb == events.VerbReplay && o.AllStuck
 	fault(!known, fmt.Sprintf("verb %.40q is none of %s", o.Verb, strings.Join(verbs, ", ")))
 	fault(len(o.ID) < 8 || len(o.ID) > 100, "id must have 8–100 bytes: the same id sent again is the same command")
-	fault(appErr != nil && (o.App != "" || o.Verb != events.VerbHold && o.Verb != events.VerbResume), fmt.Sprintf("app %.80q is not an app's name", o.App))
+	fault(appErr != nil && (o.App != "" || !everything), fmt.Sprintf("app %.80q is not an app's name", o.App))
 	fault(o.Env != "" && envErr != nil, fmt.Sprintf("env %.80q is not an environment's name", o.Env))
 	fault(o.Run < 0, "run must count from 1")
-	fault(o.Stage != "" && !slices.Contains([]string{fold.StageBuild, fold.StageVet, fold.StagePromote, fold.StageVerify}, o.Stage), fmt.Sprintf("stage %.40q is none of build, vet, promote, verify", o.Stage))
+	fault(o.Stage != "" && o.Verb != events.VerbSkip && !slices.Contains(stages, o.Stage), fmt.Sprintf("stage %.40q is none of %s", o.Stage, strings.Join(stages, ", ")))
+	fault(len(o.Stage) > 40, "stage may have 40 bytes")
 	fault(len(o.Reason) > maxReason, fmt.Sprintf("reason may have %d bytes", maxReason))
+	fault(o.Policy != "" && o.Policy != policyPinned && o.Policy != policyCurrent, fmt.Sprintf("policy %.40q is neither %s nor %s", o.Policy, policyPinned, policyCurrent))
+	fault(o.Verb != events.VerbReplay && (o.AllStuck || o.Policy != ""), "allStuck and policy are for replay alone")
+	fault(o.AllStuck && (o.Run != 0 || o.Stage != "" || o.Env != "" || o.Rebuild || o.Policy != ""), "allStuck goes with app alone")
 	if len(faults) > 0 {
 		return "", identity.Object{}, invalid("commanding", "", strings.Join(faults, "; "), "GET /openapi.json describes it")
 	}
-	c.body = o
 	return verb, identity.Object{App: o.App, Env: o.Env, Run: o.Run}, nil
 }
 
 // doCommand judges an order and records it; with dryRun=1 it only says what it would do.
 func doCommand(c *call) error {
-	o := c.body.(order)
-	dry := c.r.URL.Query().Get("dryRun") == "1"
-	if o.App != "" && c.s.fold().App(o.App) == nil {
-		return c.s.noApp(o.App)
-	}
-	if seq, text, done := c.alreadyDone(o); done && !dry {
-		writeJSON(c.w, http.StatusOK, answered{o.ID, text, seq})
-		return nil
-	}
-	d, why := decide(o, c.s.scope(o, c.actor))
-	if why != nil {
-		if !dry {
-			c.recordRefusal(o, d, why)
+	by := speaker{actor: c.actor, channel: "http"}
+	if c.r.URL.Query().Get("dryRun") == "1" {
+		preview, err := c.s.preview(c.r.Context(), by, c.body.(order))
+		if err == nil {
+			writeJSON(c.w, http.StatusOK, preview)
 		}
-		return why
+		return err
 	}
-	if dry {
-		writeJSON(c.w, http.StatusOK, previewed{d.text, d.kept, d.runs})
-		return nil
+	answer, err := c.s.command(c.r.Context(), by, c.body.(order))
+	if err == nil {
+		writeJSON(c.w, http.StatusOK, answer)
 	}
-	return c.record(o, d)
+	return err
 }
 
-// scope is what the order is judged by, as the ledger has it now.
-func (s *Service) scope(o order, actor identity.Actor) scope {
-	in := scope{held: s.fold().Held(), actor: actor.ID, roles: actor.Roles}
-	in.rule = func(run *fold.Run, env events.Slug) policy.Approval { return s.approvalRule(run, env) }
-	if o.App != "" {
-		in.app = s.fold().App(o.App)
+// preview says what an order would do, and records nothing.
+func (s *Service) preview(ctx context.Context, by speaker, o order) (previewed, error) {
+	d, _, err := s.judge(ctx, by, o)
+	return d.previewed(), err
+}
+
+// command judges an order and records it. Every way in ends here. The same order sent again, by its id, gets the answer
+// that it got before, also from another process.
+func (s *Service) command(ctx context.Context, by speaker, o order) (answered, error) {
+	if answer, done, err := s.before(ctx, by, o); done || err != nil {
+		return answer, err
 	}
-	return in
+	d, in, err := s.judge(ctx, by, o)
+	var why *problem
+	switch {
+	case errors.As(err, &why):
+		// The same order may have been followed meanwhile, which is why it makes no sense any more.
+		if answer, done, err := s.before(ctx, by, o); done || err != nil {
+			return answer, err
+		}
+		s.recordRefusal(ctx, by, in, why)
+		return answered{}, why
+	case err != nil:
+		return answered{}, err
+	case d.already != nil:
+		return answered{o.ID, d.text, d.already.Seq}, nil
+	}
+	return s.record(ctx, by, in, d)
+}
+
+// judge completes an order, looks up what it is judged by, and decides. It returns the completed order.
+func (s *Service) judge(ctx context.Context, by speaker, o order) (decision, order, error) {
+	var app *fold.App
+	if o.App != "" {
+		if app = s.fold().App(o.App); app == nil {
+			return decision{}, o, s.noApp(o.App)
+		}
+	}
+	o = o.completed(app, by.actor.ID)
+	in, err := s.scope(ctx, o, app, by.actor)
+	if err != nil {
+		return decision{}, o, err
+	}
+	d, why := decide(o, in)
+	if why != nil {
+		return d, o, why
+	}
+	return d, o, nil
 }
 
 // chain is the id that the events of the order's run share.
@@ -115,71 +155,141 @@ func (s *Service) chain(o order) string {
 }
 
 // event is what the decision is recorded as.
-func (c *call) event(o order, d decision) (events.Event, events.Subject) {
-	at, chain := time.Now(), c.s.chain(o)
+func (s *Service) event(by speaker, o order, d decision) (events.Event, events.Subject) {
+	at, chain := time.Now(), s.chain(o)
 	if d.replay != nil {
 		body := d.replay
-		body.ID = o.ID
+		body.ID, body.Answer = o.ID, d.text
 		var links []events.Link
-		if d.original != "" {
-			links = append(links, events.Relation("replays", d.original))
+		if body.Original != "" {
+			links = append(links, events.Relation("replays", body.Original))
 		}
 		return events.New(events.Gateway, at, chain, body, links...),
-			events.CommandSubject(c.s.epoch(), body.Type(), o.App, o.Run, body.Environment, o.ID)
+			events.CommandSubject(s.epoch(), body.Type(), o.App, o.Run, body.Environment, o.ID)
 	}
-	d.command.Channel = "http"
+	d.command.Channel, d.command.Answer = by.channel, d.text
 	body := &events.CommandReceived{About: events.About{ID: o.ID}, Command: d.command}
-	return events.New(events.Gateway, at, chain, body), events.CommandSubject(c.s.epoch(), body.Type(), o.App, o.Run, o.Env, o.ID)
+	return events.New(events.Gateway, at, chain, body), events.CommandSubject(s.epoch(), body.Type(), o.stored(), o.Run, o.Env, o.ID)
 }
 
 // record appends the command and answers.
-func (c *call) record(o order, d decision) error {
-	event, subject := c.event(o, d)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.r.Context()), appendBound)
+func (s *Service) record(ctx context.Context, by speaker, o order, d decision) (answered, error) {
+	event, subject := s.event(by, o, d)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), appendBound)
 	defer cancel()
-	record, err := c.s.rt.Append(ctx, subject, event)
+	record, err := s.rt.Append(ctx, subject, event)
 	var exists *ledger.ExistsError
 	if errors.As(err, &exists) {
-		if !sameOrder(exists.Winner.Event.Body, event.Body) {
-			return conflict("commanding", o.ID, "this id was used for another command", "choose a new id")
-		}
-		record, err = exists.Winner, nil
+		answer, _, err := answerIn(exists.Winner, by, o)
+		return answer, err
 	}
 	if err != nil {
-		return fmt.Errorf("recording the command: %w", err)
+		return answered{}, fmt.Errorf("recording the command: %w", err)
 	}
-	c.s.done.add(o.ID, remembered{c.actor.ID, o.Verb, d.text, record.Seq})
-	writeJSON(c.w, http.StatusOK, answered{o.ID, d.text, record.Seq})
-	return nil
+	s.done.add(o.ID, remembered{by.actor.ID, o.Verb, d.text, record.Seq})
+	return answered{o.ID, d.text, record.Seq}, nil
 }
 
-// sameOrder reports whether two events are the same command of the same actor.
-func sameOrder(a, b events.Body) bool {
-	switch a := a.(type) {
-	case *events.CommandReceived:
-		b, ok := b.(*events.CommandReceived)
-		return ok && a.Command.Verb == b.Command.Verb && a.Command.Actor == b.Command.Actor
-	case *events.ReplayRequested:
-		b, ok := b.(*events.ReplayRequested)
-		return ok && a.Stage == b.Stage && a.Actor == b.Actor
+// before finds the answer that the same order got before: in memory, or in the ledger. An order that was refused is
+// refused again.
+func (s *Service) before(ctx context.Context, by speaker, o order) (answer answered, done bool, err error) {
+	if r, ok := s.done.find(o.ID); ok && r.actor == by.actor.ID && r.verb == o.Verb {
+		return answered{o.ID, r.text, r.seq}, true, nil
 	}
-	return false
+	for _, subject := range s.recordedUnder(o) {
+		record, found, err := s.rt.Ledger.Written(ctx, subject)
+		if err != nil {
+			return answered{}, false, fmt.Errorf("looking for command %s: %w", o.ID, err)
+		}
+		if found {
+			return answerIn(record, by, o)
+		}
+	}
+	return answered{}, false, nil
+}
+
+// stored is the app under which the order is recorded: a replay of all that is stuck is found by its id alone, whichever
+// app it is limited to.
+func (o order) stored() events.Slug {
+	if o.AllStuck {
+		return ""
+	}
+	return o.App
+}
+
+// recordedUnder are the subjects that an order may have been recorded under: it may leave the environment open.
+func (s *Service) recordedUnder(o order) []events.Subject {
+	envs := []events.Slug{o.Env}
+	if app := s.fold().App(o.App); app != nil && app.Run(o.Run) != nil {
+		if o.Env == "" {
+			envs = append(envs, app.Run(o.Run).Definition.EnvironmentNames()...)
+		} else if o.Verb == events.VerbReplay {
+			envs = append(envs, "") // build and vet are of no environment
+		}
+	}
+	types := []events.Type{events.TypeCommandReceived, events.TypeCommandRefused}
+	if o.Verb == events.VerbReplay {
+		types = append(types, events.TypeReplayRequested)
+	}
+	var all []events.Subject
+	for _, t := range types {
+		for _, env := range envs {
+			all = append(all, events.CommandSubject(s.epoch(), t, o.stored(), o.Run, env, o.ID))
+		}
+	}
+	return all
+}
+
+// answerIn is the answer that an event gives to the order that it records; an error where it records another order, or a
+// refusal.
+func answerIn(r ledger.Record, by speaker, o order) (answered, bool, error) {
+	other := conflict("commanding", o.ID, "this id was used for another command", "choose a new id")
+	answer := answered{o.ID, "", r.Seq}
+	switch b := r.Event.Body.(type) {
+	case *events.CommandReceived:
+		if b.Verb != o.Verb || b.Actor != by.actor.ID {
+			return answered{}, true, other
+		}
+		answer.Text = b.Answer
+	case *events.ReplayRequested:
+		if o.Verb != events.VerbReplay || b.Actor != by.actor.ID || o.Stage != "" && o.Stage != b.Stage {
+			return answered{}, true, other
+		}
+		answer.Text = b.Answer
+	case *events.CommandRefused:
+		if b.Verb != o.Verb || b.Actor != by.actor.ID {
+			return answered{}, true, other
+		}
+		p := conflict(b.Why, "", "", b.Do)
+		if status := statusOf(b.Code); status != 0 {
+			p.Status, p.Code = status, b.Code
+		}
+		return answered{}, true, p
+	default:
+		return answered{}, true, other
+	}
+	if answer.Text == "" {
+		answer.Text = o.Verb + " is recorded"
+	}
+	return answer, true, nil
 }
 
 // recordRefusal keeps that a person's approval or command was not followed, and why. It is of no use to anybody who
 // waits for it, so it is tried once.
-func (c *call) recordRefusal(o order, d decision, why *problem) {
+func (s *Service) recordRefusal(ctx context.Context, by speaker, o order, why *problem) {
 	if why.Status == http.StatusNotFound || why.Status == http.StatusBadRequest {
 		return
 	}
-	d.command.Channel = "http"
-	body := &events.CommandRefused{About: events.About{ID: o.ID}, Command: d.command, Why: why.Error()}
-	subject := events.CommandSubject(c.s.epoch(), body.Type(), o.App, o.Run, o.Env, o.ID)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.r.Context()), appendBound)
+	body := &events.CommandRefused{
+		About: events.About{ID: o.ID}, Command: o.command(by.actor.ID), Why: why.Error(), Do: why.Do, Code: why.Code,
+	}
+	body.Channel = by.channel
+	subject := events.CommandSubject(s.epoch(), body.Type(), o.stored(), o.Run, o.Env, o.ID)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), appendBound)
 	defer cancel()
-	_, err := c.s.rt.Append(ctx, subject, events.New(events.Gateway, time.Now(), c.s.chain(o), body))
+	_, err := s.rt.Append(ctx, subject, events.New(events.Gateway, time.Now(), s.chain(o), body))
 	var exists *ledger.ExistsError
 	if err != nil && !errors.As(err, &exists) {
-		c.s.logger.Warn("a refusal was not recorded", "verb", o.Verb, "app", o.App, "err", err)
+		s.logger.Warn("a refusal was not recorded", "verb", o.Verb, "app", o.App, "err", err)
 	}
 }

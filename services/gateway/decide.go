@@ -89,54 +89,116 @@ func untracked(app events.Slug, f found) string {
 
 // order is a command as it was sent.
 type order struct {
-	ID      string      `json:"id"`
-	Verb    string      `json:"verb"`
-	App     events.Slug `json:"app"`
-	Run     int         `json:"run"`
-	Stage   string      `json:"stage"`
-	Env     events.Slug `json:"env"`
-	Digest  string      `json:"digest"`
-	Reason  string      `json:"reason"`
-	Rebuild bool        `json:"rebuild"`
+	ID       string      `json:"id"`
+	Verb     string      `json:"verb"`
+	App      events.Slug `json:"app"`
+	Run      int         `json:"run"`
+	Stage    string      `json:"stage"`
+	Env      events.Slug `json:"env"`
+	Digest   string      `json:"digest"`
+	Reason   string      `json:"reason"`
+	Rebuild  bool        `json:"rebuild"`  // replay: build even where the same tree was built before
+	Policy   string      `json:"policy"`   // replay: pinned (also where it is empty) or current
+	AllStuck bool        `json:"allStuck"` // replay: everything that is stuck, of an app or of all
 }
 
-// verbReplay is the one verb that becomes an event of its own type.
-const verbReplay = "replay"
+// The policies that a replay can be judged by.
+const (
+	policyPinned  = "pinned"  // the one that the run was judged by before
+	policyCurrent = "current" // the newest one
+)
+
+// stages are the names of all stages.
+var stages = []string{fold.StageBuild, fold.StageVet, fold.StagePromote, fold.StageVerify}
 
 // verbs that an order may have.
 var verbs = []string{
-	events.VerbApprove, events.VerbDeny, events.VerbPromote, events.VerbRollback, events.VerbCancel, events.VerbHold, events.VerbResume, verbReplay,
+	events.VerbApprove, events.VerbDeny, events.VerbPromote, events.VerbRollback, events.VerbCancel, events.VerbSkip, events.VerbHold,
+	events.VerbResume, events.VerbReplay,
+}
+
+// command is the order as an event says it.
+func (o order) command(actor string) events.Command {
+	return events.Command{
+		Verb: o.Verb, App: o.App, Run: o.Run, Stage: o.Stage, Environment: o.Env, Digest: o.Digest, Actor: actor, Reason: o.Reason,
+	}
+}
+
+// completed fills in what the order leaves open and only one thing can be meant: the stage at which a run stopped, and
+// the one environment where it did. app may be nil.
+func (o order) completed(app *fold.App, actor string) order {
+	if app == nil || app.Run(o.Run) == nil || o.AllStuck {
+		return o
+	}
+	run := app.Run(o.Run)
+	switch {
+	case o.Verb == events.VerbReplay && o.Stage == "":
+		o.Stage, o.Env = stopped(run, o.Env)
+	case o.Env != "":
+	case o.Verb == events.VerbApprove || o.Verb == events.VerbDeny:
+		o.Env = awaits(run, actor)
+	case o.Verb != events.VerbReplay && o.Verb != events.VerbSkip:
+	case o.Stage == fold.StagePromote || o.Stage == fold.StageVerify:
+		if all := stoppedIn(run, o.Stage); len(all) == 1 {
+			o.Env = all[0]
+		}
+	}
+	return o
+}
+
+// awaits is the environment before which a run waits for an approval; else the last one that the actor has answered for;
+// "": none.
+func awaits(run *fold.Run, actor string) events.Slug {
+	var answered events.Slug
+	for _, env := range run.Envs {
+		if next := run.Next(); next == env && env.Promote.Status == fold.Waiting && env.Requested != nil {
+			return env.Name
+		}
+		for _, r := range env.Responses {
+			if r.Actor == actor {
+				answered = env.Name
+			}
+		}
+	}
+	return answered
 }
 
 // scope is what an order is judged by.
 type scope struct {
-	app   *fold.App  // nil: unknown, or an order about everything
-	held  *fold.Hold // the hold on everything
-	actor string
-	roles []string
-	rule  func(run *fold.Run, env events.Slug) policy.Approval // of the run's own policy
+	app     *fold.App   // nil: unknown, or an order about everything
+	apps    []*fold.App // of a replay of all that is stuck: those that it is about
+	held    *fold.Hold  // the hold on everything
+	actor   string
+	roles   []string
+	newest  string                                                              // digest of the newest policy
+	rule    func(run *fold.Run, env events.Slug) policy.Approval                // of the policy that the run is judged by
+	ruleBy  func(digest string, run *fold.Run, env events.Slug) policy.Approval // of another
+	maySkip func(run *fold.Run, env events.Slug) bool
+	// present are the settings as they are now where the order is about, and missing those that have no value; nil and
+	// none for orders that use none.
+	present *events.Pins
+	missing []string
 }
 
 // decision is what becomes of an order that makes sense.
 type decision struct {
-	command  events.Command
-	replay   *events.ReplayRequested // instead of command
-	original string                  // the event that a replay repeats
-	text     string                  // for people
-	kept     []string                // what stays as it is; of a replay
-	runs     []string                // what runs again; of a replay
+	command events.Command
+	replay  *events.ReplayRequested // instead of command
+	already *fold.Command           // instead of either: it was done before
+	text    string                  // for people
+	preview                         // of a replay
 }
 
 // decide judges an order on the fold. Gates are promote's to judge; what can never count is refused here, with why.
 func decide(o order, s scope) (decision, *problem) {
-	d := decision{command: events.Command{
-		Verb: o.Verb, App: o.App, Run: o.Run, Stage: o.Stage, Environment: o.Env, Digest: o.Digest, Actor: s.actor, Reason: o.Reason,
-	}}
-	switch o.Verb {
-	case events.VerbHold, events.VerbResume:
+	d := decision{command: o.command(s.actor)}
+	switch {
+	case o.Verb == events.VerbHold, o.Verb == events.VerbResume:
 		return decideHold(o, s, d)
-	case events.VerbRollback:
+	case o.Verb == events.VerbRollback:
 		return decideRollback(o, s, d)
+	case o.AllStuck:
+		return decideAllStuck(o, s, d)
 	}
 	run := s.app.Run(o.Run)
 	if run == nil {
@@ -152,7 +214,9 @@ func decide(o order, s scope) (decision, *problem) {
 	case events.VerbPromote:
 		return decidePromote(o, run, d)
 	case events.VerbCancel:
-		return decideCancel(run, d)
+		return decideCancel(o, run, d)
+	case events.VerbSkip:
+		return decideSkip(o, s, run, d)
 	}
 	return decideReplay(o, s, run, d)
 }
@@ -210,6 +274,11 @@ func decideResponse(o order, s scope, run *fold.Run, d decision) (decision, *pro
 	on := run.Name() + " for " + string(o.Env)
 	env := run.Env(o.Env)
 	status := run.Status()
+	if c := s.given(o, run, env); c != nil {
+		d.already = c
+		d.text = fmt.Sprintf("%s is already approved for %s by you (%s): %d of %d", run.Name(), o.Env, shortDigest(c.Digest), s.approvers(run, env, s.actor), s.rule(run, o.Env).Count)
+		return d, nil
+	}
 	switch {
 	case env == nil:
 		return d, invalid(o.Verb, run.Name(), "no environment is named", "name it with --env, one of "+joined(run.Definition.EnvironmentNames()))
@@ -235,15 +304,44 @@ func decideResponse(o order, s scope, run *fold.Run, d decision) (decision, *pro
 	if why := rule.Refuses(s.roles, author); why != "" {
 		return d, forbidden(o.Verb, on, why, "ask somebody else to approve")
 	}
-	d.text = fmt.Sprintf("%s is approved for %s (%s): %d of %d", run.Name(), o.Env, shortDigest(run.Artifact.Digest), approvers(env, run, s.actor), rule.Count)
+	d.text = fmt.Sprintf("%s is approved for %s (%s): %d of %d", run.Name(), o.Env, shortDigest(run.Artifact.Digest), s.approvers(run, env, s.actor), rule.Count)
 	return d, nil
 }
 
+// given returns the approval that the actor gave already, as their last word, if it is about the same image and still
+// counts; else nil. A version that an operator brought back meanwhile asks for another.
+func (s scope) given(o order, run *fold.Run, env *fold.RunEnv) *fold.Command {
+	if o.Verb != events.VerbApprove || env == nil || run.Artifact == nil || o.Digest != "" && o.Digest != run.Artifact.Digest {
+		return nil
+	}
+	since := s.since(run, env.Name)
+	for _, slot := range s.app.Env(env.Name).Slots {
+		if slot.Kind == events.KindRestore {
+			since = max(since, slot.TakenSeq)
+		}
+	}
+	for _, r := range slices.Backward(env.Responses) {
+		if r.Actor == s.actor {
+			if r.Verb == events.VerbApprove && r.Digest == run.Artifact.Digest && r.Seq > since {
+				return &r
+			}
+			return nil
+		}
+	}
+	return nil
+}
+
+// since is the sequence up to which answers for an environment no longer count.
+func (s scope) since(run *fold.Run, env events.Slug) uint64 {
+	return run.GateSince(env, func(from, to string) bool { return s.ruleBy(from, run, env).Equal(s.ruleBy(to, run, env)) })
+}
+
 // approvers counts who has approved this image, one more actor included.
-func approvers(env *fold.RunEnv, run *fold.Run, actor string) int {
+func (s scope) approvers(run *fold.Run, env *fold.RunEnv, actor string) int {
 	who := map[string]bool{actor: true}
+	since := s.since(run, env.Name)
 	for _, r := range env.Responses {
-		if r.Verb == events.VerbApprove && r.Digest == run.Artifact.Digest {
+		if r.Verb == events.VerbApprove && r.Digest == run.Artifact.Digest && r.Seq > since {
 			who[r.Actor] = true
 		}
 	}
@@ -265,118 +363,25 @@ func decidePromote(o order, run *fold.Run, d decision) (decision, *problem) {
 	return d, nil
 }
 
-func decideCancel(run *fold.Run, d decision) (decision, *problem) {
+// decideCancel judges the end of a run. Of an environment, only of the one that the run has come to: it goes no further
+// than that in any case.
+func decideCancel(o order, run *fold.Run, d decision) (decision, *problem) {
 	if status := run.Status(); status.Ended() && status != fold.Stuck {
 		return d, conflict("cancelling", run.Name(), "it has ended: "+string(status), "")
 	}
 	d.text = run.Name() + " is cancelled"
+	if o.Env == "" {
+		return d, nil
+	}
+	on := run.Name() + " in " + string(o.Env)
+	switch next := run.Next(); {
+	case run.Env(o.Env).Verified:
+		return d, conflict("cancelling", on, "it is there already", "towpath rollback takes it back")
+	case next != nil && next.Name != o.Env:
+		return d, conflict("cancelling", on, "it has not come there: it is on its way to "+string(next.Name), "towpath cancel "+run.Name()+" ends the run")
+	}
+	d.text = fmt.Sprintf("%s is cancelled in %s", run.Name(), o.Env)
 	return d, nil
-}
-
-func decideReplay(o order, s scope, run *fold.Run, d decision) (decision, *problem) {
-	if o.Stage == "" {
-		o.Stage, o.Env = stopped(run)
-	}
-	stage, ok := run.Stage(o.Stage, o.Env)
-	on := strings.TrimSpace(run.Name() + " " + o.Stage + " " + string(o.Env))
-	switch {
-	case o.Stage == "":
-		return d, conflict("replaying", run.Name(), "no stage of it is stuck or failed", "name the stage: build, vet, promote --env ENV or verify --env ENV")
-	case !ok:
-		return d, invalid("replaying", on, "there is no such stage", "build, vet, promote --env ENV or verify --env ENV")
-	case run.SupersededBy != 0:
-		return d, conflict("replaying", on, fold.Name(run.App, run.SupersededBy)+" took its place", "push again, or towpath promote "+run.Name()+" --env ENV")
-	case o.Stage == fold.StageBuild && run.Image:
-		return d, conflict("replaying", on, "its image was built elsewhere", "replay vet, or submit a new image")
-	case stage.Status == fold.Pending || stage.Status == fold.Queued && !stage.Started.IsZero():
-		return d, conflict("replaying", on, "it has not begun", "towpath show "+run.Name())
-	}
-	if newer := newerIn(s.app, run, o.Stage, o.Env); newer != 0 {
-		return d, conflict("replaying", on, fold.Name(run.App, newer)+" runs there by now", fmt.Sprintf("towpath rollback %s --env %s --to %s", run.App, o.Env, run.Name()))
-	}
-	env := o.Env
-	if o.Stage == fold.StageBuild || o.Stage == fold.StageVet {
-		env = ""
-	}
-	d.original = stage.LastEvent
-	d.replay = &events.ReplayRequested{
-		Stage: o.Stage, Environment: env, Original: stage.LastEvent, Actor: s.actor, Reason: o.Reason, Rebuild: o.Rebuild,
-	}
-	d.kept, d.runs = effects(s.app, run, o.Stage, env, stage.Attempt+1)
-	rebuild := "no rebuild"
-	if o.Stage == fold.StageBuild {
-		rebuild = "the image is built again only if its source changed"
-		if o.Rebuild {
-			rebuild = "the image is built again"
-		}
-	}
-	effects := "effects"
-	if len(d.kept) == 1 {
-		effects = "effect"
-	}
-	d.text = fmt.Sprintf("%d %s kept, %d will run, %s", len(d.kept), effects, len(d.runs), rebuild)
-	return d, nil
-}
-
-// stopped is the first stage that is stuck, failed, cancelled or refused.
-func stopped(run *fold.Run) (stage string, env events.Slug) {
-	halts := func(s fold.Stage) bool {
-		return s.Status == fold.Stuck || s.Status == fold.Failed || s.Status == fold.CancelledRun || s.Status == fold.Refused
-	}
-	if halts(run.Build) {
-		return fold.StageBuild, ""
-	}
-	if halts(run.Vet) {
-		return fold.StageVet, ""
-	}
-	for _, env := range run.Envs {
-		if halts(env.Promote) {
-			return fold.StagePromote, env.Name
-		}
-		if halts(env.Verify) {
-			return fold.StageVerify, env.Name
-		}
-	}
-	return "", ""
-}
-
-// newerIn is a newer run that an environment runs by now; 0: none.
-func newerIn(app *fold.App, run *fold.Run, stage string, env events.Slug) int {
-	if stage != fold.StagePromote && stage != fold.StageVerify {
-		return 0
-	}
-	if live := app.Env(env).Live(); live != nil && live.Run > run.N && live.Kind == events.KindDeploy {
-		return live.Run
-	}
-	return 0
-}
-
-// effects says what a replay keeps, and what it runs (again) as far as no gate comes in between.
-func effects(app *fold.App, run *fold.Run, stage string, env events.Slug, attempt int) (kept, runs []string) {
-	if run.Artifact != nil && stage != fold.StageBuild {
-		kept = append(kept, "image "+shortDigest(run.Artifact.Digest))
-	}
-	if run.Verdict != nil && stage != fold.StageBuild && stage != fold.StageVet {
-		kept = append(kept, "verdict of vetting")
-	}
-	for _, e := range run.Envs {
-		if e.Verified && e.Name != env {
-			kept = append(kept, fmt.Sprintf("%s, deployed and verified", e.Name))
-		}
-	}
-	again := func(what string) string { return fmt.Sprintf("%s, attempt %d", what, attempt) }
-	switch stage {
-	case fold.StageBuild:
-		return kept, append(runs, again("build"), "vet")
-	case fold.StageVet:
-		return kept, append(runs, again("vet"))
-	case fold.StageVerify:
-		if slot := app.Env(env).Slot(run.Env(env).Slot); slot != nil && slot.Open() {
-			kept = append(kept, fmt.Sprintf("deployment to %s (slot %d)", env, slot.N))
-			return kept, append(runs, again("verify in "+string(env)))
-		}
-	}
-	return kept, append(runs, again("promote to "+string(env)), "verify in "+string(env))
 }
 
 func joined(names []events.Slug) string {

@@ -55,10 +55,22 @@ func (s story) ended(run int, env events.Slug, outcome events.Outcome) {
 
 func (s story) decide(o order, rule policy.Approval) (decision, *problem) {
 	o.App = "hello"
-	return decide(o, scope{
-		app: s.App("hello"), held: s.Fold().Held(), actor: "eve", roles: []string{"approver"},
-		rule: func(*fold.Run, events.Slug) policy.Approval { return rule },
-	})
+	return s.decideBy(o, s.scope(rule))
+}
+
+func (s story) decideBy(o order, in scope) (decision, *problem) {
+	o.App = "hello"
+	return decide(o.completed(in.app, in.actor), in)
+}
+
+// scope is what eve's orders are judged by, where every policy asks for the same approvals.
+func (s story) scope(rule policy.Approval) scope {
+	return scope{
+		app: s.App("hello"), held: s.Fold().Held(), actor: "eve", roles: []string{"approver"}, newest: s.Fold().CurrentPolicy().Digest,
+		rule:    func(*fold.Run, events.Slug) policy.Approval { return rule },
+		ruleBy:  func(string, *fold.Run, events.Slug) policy.Approval { return rule },
+		maySkip: func(_ *fold.Run, env events.Slug) bool { return env == "dev" },
+	}
 }
 
 // Every verb against the states that a run can be in.
@@ -161,19 +173,19 @@ func TestDecide(t *testing.T) {
 		{"two versions", order{Verb: "rollback"}, "no: no environment is named"},
 		{"in dev", order{Verb: "rollback", Env: "dev"}, "no: no other version was verified there"},
 
-		{"stuck in prod", order{Verb: "replay", Run: 1}, "3 effects kept, 2 will run, no rebuild"},
-		{"stuck in prod", order{Verb: "replay", Run: 1, Stage: "promote", Env: "prod"}, "3 effects kept, 2 will run, no rebuild"},
-		{"stuck in prod", order{Verb: "replay", Run: 1, Stage: "build"}, "1 effect kept, 2 will run, the image is built again only if its source changed"},
+		{"stuck in prod", order{Verb: "replay", Run: 1}, "3 effects already done are kept, 2 will run, no rebuild"},
+		{"stuck in prod", order{Verb: "replay", Run: 1, Stage: "promote", Env: "prod"}, "3 effects already done are kept, 2 will run, no rebuild"},
+		{"stuck in prod", order{Verb: "replay", Run: 1, Stage: "build"}, "1 effect already done is kept, 2 will run, the image is built again only if its source changed"},
 		{"stuck in prod", order{Verb: "replay", Run: 1, Stage: "build", Rebuild: true}, "the image is built again"},
-		{"stuck in prod", order{Verb: "replay", Run: 1, Stage: "vet"}, "2 effects kept, 1 will run"},
-		{"failed in dev", order{Verb: "replay", Run: 1}, "2 effects kept, 2 will run"},
+		{"stuck in prod", order{Verb: "replay", Run: 1, Stage: "vet"}, "2 effects already done are kept, 1 will run"},
+		{"failed in dev", order{Verb: "replay", Run: 1}, "2 effects already done are kept, 2 will run"},
 		{"live in dev", order{Verb: "replay", Run: 1, Stage: "verify", Env: "dev"}, "no: it has not begun"},
 		{"ready", order{Verb: "replay", Run: 1}, "no: no stage of it is stuck or failed"},
 		{"ready", order{Verb: "replay", Run: 1, Stage: "promote", Env: "dev"}, "no: it has not begun"},
-		{"ready", order{Verb: "replay", Run: 1, Stage: "promote"}, "no: there is no such stage"},
+		{"ready", order{Verb: "replay", Run: 1, Stage: "promote"}, "no: no environment is named, and it has stopped in none"},
 		{"superseded", order{Verb: "replay", Run: 1, Stage: "build"}, "no: hello/2 took its place"},
 		{"two versions", order{Verb: "replay", Run: 1, Stage: "promote", Env: "dev"}, "no: hello/2 runs there by now"},
-		{"two versions", order{Verb: "replay", Run: 2, Stage: "promote", Env: "dev"}, "2 effects kept, 2 will run"},
+		{"two versions", order{Verb: "replay", Run: 2, Stage: "promote", Env: "dev"}, "2 effects already done are kept, 2 will run"},
 	} {
 		t.Run(c.state+" "+c.order.Verb, func(t *testing.T) {
 			s := newStory()

@@ -72,6 +72,13 @@ func forbidden(what, on, why, do string) *problem {
 	return &problem{Status: http.StatusForbidden, What: what, On: on, Why: why, Do: do, Code: codeForbidden}
 }
 
+// statusOf is the status of the refusals that are recorded, by their code; 0 for others.
+func statusOf(code string) int {
+	return map[string]int{
+		codeForbidden: http.StatusForbidden, codeConflict: http.StatusConflict, codeRefused: http.StatusUnprocessableEntity,
+	}[code]
+}
+
 // problemOf puts any error into the words of a problem.
 func problemOf(err error) *problem {
 	var p *problem

@@ -184,6 +184,7 @@ func (s *Service) serve(ctx context.Context, hooks, listener net.Listener) error
 	var work sync.WaitGroup
 	work.Go(func() { s.keepReconciling(working) })
 	work.Go(func() { s.keepPolling(working) })
+	work.Go(func() { s.keepReplaying(working) })
 	requests, abandon := context.WithCancel(context.WithoutCancel(ctx))
 	defer abandon()
 	servers := []*http.Server{s.server(requests, s.handler()), s.server(requests, s.hooks())}

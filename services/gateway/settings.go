@@ -11,6 +11,8 @@ import (
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/pkg/pipeline"
 	"towpath.dev/pkg/settings"
 )
 
@@ -21,6 +23,7 @@ type setting struct {
 	Version uint64     `json:"version"`
 	Changed *time.Time `json:"changed,omitempty"`
 	Actor   string     `json:"actor,omitempty"`
+	Warning string     `json:"warning,omitempty"` // of a key that nothing reads
 }
 
 func doConfig(c *call) error {
@@ -160,8 +163,42 @@ func (c *call) settingChanged(body events.Body, answer setting) error {
 	}
 	now := time.Now().UTC()
 	answer.Changed = &now
+	if deleted := isDeletion(body); !deleted {
+		answer.Warning = undeclared(c.s.fold().App(c.app), answer.Key, body.Type() == events.TypeSecretChanged)
+	}
 	writeJSON(c.w, http.StatusOK, answer)
 	return nil
+}
+
+func isDeletion(body events.Body) bool {
+	switch b := body.(type) {
+	case *events.SettingChanged:
+		return b.Deleted
+	case *events.SecretChanged:
+		return b.Deleted
+	}
+	return false
+}
+
+// undeclared warns of a key that the newest pipeline of an app does not declare: nothing reads it. An app without a run
+// declares nothing yet.
+func undeclared(app *fold.App, key string, secret bool) string {
+	if app == nil || len(app.Runs) == 0 {
+		return ""
+	}
+	run := app.Run(len(app.Runs))
+	kind, declared := "config", run.Definition.Config
+	if secret {
+		kind, declared = "secrets", run.Definition.Secrets
+	}
+	if slices.Contains(declared, key) {
+		return ""
+	}
+	names := strings.Join(declared, ", ")
+	if names == "" {
+		names = "none"
+	}
+	return fmt.Sprintf("%s of %s (%s) does not declare %s under %s, so nothing reads it; it declares %s", pipeline.FileName, app.Name, run.Name(), key, kind, names)
 }
 
 // settingProblem puts the store's errors into words. None of them holds a value.

@@ -101,6 +101,8 @@ type Slot struct {
 	Closing   events.Closing // "" until closed
 	ClosedAt  time.Time
 	Skipped   *events.Skip // of an unverified slot
+	Actor     string       // of a restored slot: who asked for it
+	Reason    string       // and why
 	// Deployed says that service.deployed, upgraded or rolledback was written for it.
 	Deployed bool
 	// Trial is the last verification of the slot that ended; nil: none.
@@ -210,8 +212,7 @@ func (a *App) apply(r ledger.Record, policy string, define func(*events.RunStart
 		next.apply(r)
 	case *events.ReplayRequested:
 		ended := a.slotEnded(run, b.Environment)
-		next.replay(r, b, policy, ended)
-		if b.Stage == StageVerify && !ended {
+		if next.replay(r, b, policy, ended) && b.Stage == StageVerify && next.Env(b.Environment).Slot != 0 {
 			a.renewTrial(next.Env(b.Environment))
 		}
 	default:
@@ -311,6 +312,11 @@ func (a *App) takeSlot(r ledger.Record, b *events.SlotTaken) error {
 		return fmt.Errorf("taking slot %d of %s after %d: %w", b.Slot, b.Environment, len(e.Slots), ErrSlotOrder)
 	}
 	s := &Slot{N: b.Slot, SlotTaken: *b, TakenSeq: r.Seq, TakenAt: r.Event.Time, TrialAttempt: 1}
+	for _, c := range a.Env(b.Environment).Rollbacks {
+		if c.ID == b.Command {
+			s.Actor, s.Reason = c.Actor, c.Reason
+		}
+	}
 	next := a.setSlot(b.Environment, s)
 	next.Rollbacks = slices.DeleteFunc(slices.Clone(next.Rollbacks), func(c Command) bool { return c.ID == b.Command })
 	if run := a.Run(b.Run); run != nil && b.Kind == events.KindDeploy {

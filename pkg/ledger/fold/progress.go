@@ -170,9 +170,13 @@ func trouble(t *events.Trouble, text string) *events.Trouble {
 
 // replay makes room for a new attempt at a stage, and at the later stages that its result may change.
 // A verification whose slot has ended needs a new slot, and so a new promotion. newest is the digest of the
-// newest policy: where the run is to be judged by it from now on, its image is vetted again first.
-func (r *Run) replay(rec ledger.Record, b *events.ReplayRequested, newest string, slotEnded bool) {
+// newest policy: where the run is to be judged by it from now on, its image is vetted again first. It reports
+// whether the replay counts.
+func (r *Run) replay(rec ledger.Record, b *events.ReplayRequested, newest string, slotEnded bool) bool {
 	why := &Replay{EventID: rec.Event.ID, Seq: rec.Seq, At: rec.Event.Time, ReplayRequested: *b}
+	if s := r.stage(b.Stage, b.Environment); s == nil || b.Attempt != 0 && b.Attempt != s.Attempt {
+		return false
+	}
 	r.Cancelled = nil
 	if b.Policy != "" && b.Policy == newest && b.Policy != r.Policy {
 		r.Policies = append(slices.Clone(r.Policies), PolicyChange{From: r.Policy, To: b.Policy, Seq: rec.Seq})
@@ -181,7 +185,7 @@ func (r *Run) replay(rec ledger.Record, b *events.ReplayRequested, newest string
 			if r.renewVet(why); e.Promote.Replay != why {
 				e.renew(why)
 			}
-			return
+			return true
 		}
 	}
 	switch b.Stage {
@@ -206,6 +210,7 @@ func (r *Run) replay(rec ledger.Record, b *events.ReplayRequested, newest string
 			e.Verify.renew(why)
 		}
 	}
+	return true
 }
 
 // skip makes room for an attempt at verification that verifies nothing.

@@ -89,6 +89,7 @@ type Deployment struct {
 	Run       string    `json:"run"`
 	Endpoints []string  `json:"endpoints"`
 	Since     time.Time `json:"since"`
+	Skipped   *Asked    `json:"skipped,omitempty"` // who skipped its verification: it was never verified there
 }
 
 // Deployments lists what runs in an environment. edge is the edge's URL.
@@ -102,6 +103,9 @@ func Deployments(apps []*fold.App, env events.Slug, edge string) []Deployment {
 		d := Deployment{
 			App: string(app.Name), Digest: slot.Digest, Run: fold.Name(app.Name, slot.Run), Since: slot.DecidedAt, Endpoints: []string{},
 		}
+		if by := skippedIn(app.Env(env), slot); by != nil {
+			d.Skipped = &Asked{Actor: by.Actor, Reason: by.Reason}
+		}
 		if run := app.Run(slot.Run); run == nil || run.Definition.Service.Port > 0 {
 			if endpoint := Endpoint(edge, app.Name, env); endpoint != "" {
 				d.Endpoints = append(d.Endpoints, endpoint)
@@ -110,6 +114,14 @@ func Deployments(apps []*fold.App, env events.Slug, edge string) []Deployment {
 		list = append(list, d)
 	}
 	return list
+}
+
+// skippedIn says who skipped the verification of the version that a slot holds; nil: nobody.
+func skippedIn(env *fold.Env, slot *fold.Slot) *events.Skip {
+	for slot.Skipped == nil && slot.From != 0 && slot.Closing != events.Verified && env.Slot(slot.From) != nil {
+		slot = env.Slot(slot.From)
+	}
+	return slot.Skipped
 }
 
 // Endpoint is where the edge serves an app of an environment; empty where the edge's URL is not known.

@@ -42,6 +42,26 @@ type Stage struct {
 	Detail   string     `json:"detail,omitempty"`
 	For      string     `json:"for,omitempty"`
 	Command  string     `json:"command,omitempty"`
+	Replay   *Asked     `json:"replay,omitempty"`   // who asked for this attempt; absent for the first
+	Skipped  *Asked     `json:"skipped,omitempty"`  // of verify: who skipped it
+	Replaced *Asked     `json:"replaced,omitempty"` // of promote: who brought another version back in its place
+}
+
+// Asked is who asked for something, and why.
+type Asked struct {
+	Actor  string     `json:"actor"`
+	Reason string     `json:"reason,omitempty"`
+	Run    string     `json:"run,omitempty"`    // whose version came back
+	Parent string     `json:"parent,omitempty"` // id of the command that this was a part of
+	At     *time.Time `json:"at,omitempty"`
+}
+
+// because is the reason as the end of a sentence.
+func (a Asked) because() string {
+	if a.Reason == "" {
+		return ""
+	}
+	return ": " + a.Reason
 }
 
 // Who acts, in the words of the CLI.
@@ -65,6 +85,7 @@ func NewRun(app *fold.App, run *fold.Run, url string) Run {
 		v.Stages = append(v.Stages, stageOf(run, fold.StagePromote, env, env.Promote), stageOf(run, fold.StageVerify, env, env.Verify))
 	}
 	v.held(app, run)
+	v.replaced(app, run)
 	v.explain(run)
 	if run.Status().Ended() && run.Status() != fold.Stuck {
 		v.Finished = lastMoment(run)
@@ -87,6 +108,30 @@ func (v *Run) held(app *fold.App, run *fold.Run) {
 		v.Stages[i].Status = string(fold.Waiting)
 		v.Stages[i].Detail, v.Stages[i].For, v.Stages[i].Command = Held(app)
 		return
+	}
+}
+
+// replaced marks the environments where an earlier version was brought back in place of this run's.
+func (v *Run) replaced(app *fold.App, run *fold.Run) {
+	for i, s := range v.Stages {
+		env := run.Env(events.Slug(s.Env))
+		if env == nil || s.Stage != fold.StagePromote || env.Slot == 0 {
+			continue
+		}
+		slots := app.Env(env.Name)
+		for n := env.Slot + 1; slots.Slot(n) != nil; n++ {
+			next := slots.Slot(n)
+			if next.Decision != events.Live {
+				continue
+			}
+			if next.Kind == events.KindRestore {
+				by := Asked{Actor: next.Actor, Reason: next.Reason, Run: fold.Name(run.App, next.Run), At: moment(next.DecidedAt)}
+				v.Stages[i].Replaced = &by
+				v.Stages[i].Detail = fmt.Sprintf("%s brought %s back in its place%s", by.Actor, by.Run, by.because())
+				v.Stages[i].Command = fmt.Sprintf("towpath promote %s --env %s", run.Name(), env.Name)
+			}
+			break
+		}
 	}
 }
 
@@ -130,6 +175,9 @@ func stageOf(run *fold.Run, name string, env *fold.RunEnv, s fold.Stage) Stage {
 	if env != nil {
 		v.Env = string(env.Name)
 	}
+	if s.Replay != nil && s.Replay.Actor != "" {
+		v.Replay = &Asked{Actor: s.Replay.Actor, Reason: s.Replay.Reason, Parent: s.Replay.Parent, At: moment(s.Replay.At)}
+	}
 	switch s.Status {
 	case fold.Pending:
 		if s.Replay != nil && !run.Status().Ended() {
@@ -151,8 +199,23 @@ func stageOf(run *fold.Run, name string, env *fold.RunEnv, s fold.Stage) Stage {
 		}
 	case fold.Skipped:
 		v.Detail = "the image was built elsewhere"
+		if env != nil {
+			v.skipped(env)
+		}
 	}
 	return v
+}
+
+// skipped says who skipped the verification in an environment.
+func (v *Stage) skipped(env *fold.RunEnv) {
+	var by Asked
+	switch {
+	case env.Skipped != nil:
+		by = Asked{Actor: env.Skipped.Actor, Reason: env.Skipped.Reason}
+	case env.Skip != nil:
+		by = Asked{Actor: env.Skip.Actor, Reason: env.Skip.Reason, At: moment(env.Skip.At)}
+	}
+	v.Skipped, v.Replay, v.Detail = &by, nil, fmt.Sprintf("not verified: %s skipped it%s", by.Actor, by.because())
 }
 
 // waiting says what keeps a run out of an environment.

@@ -95,7 +95,7 @@ func (p *program) denyCommand() *cobra.Command {
 const forApprover = "an approver"
 
 // waitingEnv fills in the environment that a run waits before, where none was named, and the digest
-// that the answer is about.
+// that the answer is about. Where it waits before none, the gateway says so, or that it was answered before.
 func waitingEnv(run client.Run, cmd *client.Command) error {
 	cmd.Digest = run.Digest
 	if cmd.Env != "" {
@@ -104,13 +104,10 @@ func waitingEnv(run client.Run, cmd *client.Command) error {
 	for _, s := range run.Stages {
 		if s.Stage == client.StagePromote && s.Status == client.Waiting && s.For == forApprover {
 			cmd.Env = s.Env
-			return nil
+			break
 		}
 	}
-	return &client.Error{
-		What: "finding where to " + cmd.Verb, On: run.Run, Why: "it waits for an approval before no environment: it is " + at(run),
-		Do: fmt.Sprintf("name one with --env, of %s", strings.Join(run.Envs(), ", ")), Status: 404,
-	}
+	return nil
 }
 
 func (p *program) promoteCommand() *cobra.Command {
@@ -201,53 +198,6 @@ func (p *program) appOrAll(verb, short string, example ...string) *cobra.Command
 	return c
 }
 
-func (p *program) replayCommand() *cobra.Command {
-	cmd := client.Command{Verb: "replay"}
-	var yes bool
-	c := &cobra.Command{
-		Use: "replay RUN [STAGE]", Short: "Run a stage once more, with the same digest",
-		Long: `Run a stage of a run once more, as its next attempt: with the same commit, image, pipeline
-and policy, and with today's settings. Before anything is done it says what is kept and what
-will run; on a terminal it then asks. STAGE is build, vet, promote or verify; left out, it is
-the stage that is stuck or failed.`,
-		Example: examples("towpath replay hello/3", "towpath replay hello/3 promote --env qa", "towpath replay hello/3 build --rebuild --yes"),
-		Args:    arguments(cobra.RangeArgs(1, 2)), ValidArgsFunction: p.completeReplay,
-		RunE: func(c *cobra.Command, args []string) error {
-			ref, err := exactRun(args[0])
-			if err != nil {
-				return err
-			}
-			cmd.App, cmd.Run = ref.app, ref.number
-			if len(args) == 2 {
-				cmd.Stage = args[1]
-			}
-			api, err := p.open()
-			if err != nil {
-				return err
-			}
-			return p.replay(c.Context(), api, cmd, yes)
-		},
-	}
-	envFlag(c, &cmd, "the environment, for promote and verify")
-	reasonFlag(c, &cmd)
-	c.Flags().BoolVar(&cmd.Rebuild, "rebuild", false, "build even where the same tree was built before")
-	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
-	return c
-}
-
-func (p *program) replay(ctx context.Context, api *client.Client, cmd client.Command, yes bool) error {
-	if cmd.Stage == "" {
-		run, err := api.Run(ctx, cmd.App, cmd.Run)
-		if err != nil {
-			return err
-		}
-		if err := stoppedStage(run, &cmd); err != nil {
-			return err
-		}
-	}
-	return p.sendPreviewed(ctx, api, cmd, yes)
-}
-
 // sendPreviewed says what a command would do, asks where there is somebody to ask, and records it.
 func (p *program) sendPreviewed(ctx context.Context, api *client.Client, cmd client.Command, yes bool) error {
 	cmd.ID = client.NewCommandID()
@@ -273,33 +223,6 @@ func (p *program) sendPreviewed(ctx context.Context, api *client.Client, cmd cli
 		p.say("→ towpath show %s/%d --follow", cmd.App, cmd.Run)
 	}
 	return nil
-}
-
-// stoppedStage fills in the stage at which a run stopped.
-func stoppedStage(run client.Run, cmd *client.Command) error {
-	for _, s := range run.Stages {
-		switch s.Status {
-		case client.Stuck, client.RunFailed, client.Cancelled, client.RunRefused:
-			if cmd.Env == "" || cmd.Env == s.Env {
-				cmd.Stage, cmd.Env = s.Stage, s.Env
-				return nil
-			}
-		}
-	}
-	return &client.Error{
-		What: "finding what to replay of", On: run.Run, Why: "no stage of it is stuck or failed: it is " + at(run),
-		Do: "name the stage: towpath replay " + run.Run + " build, vet, promote --env ENV or verify --env ENV", Status: 404,
-	}
-}
-
-func (p *program) preview(preview client.Preview) {
-	for _, kept := range preview.Kept {
-		p.say("  kept      %s", kept)
-	}
-	for _, runs := range preview.Runs {
-		p.say("  will run  %s", runs)
-	}
-	p.say("%s", preview.Text)
 }
 
 // agree asks the person on the terminal, and is an error where they do not agree. Where there is nobody

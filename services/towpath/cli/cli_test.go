@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -118,7 +119,8 @@ func TestErrorsCannotSteerTheTerminal(t *testing.T) {
 	}
 }
 
-// answering starts a gateway that answers with what is written for a path, and keeps what it was sent.
+// answering starts a gateway that answers with what is written for a path, or for the folder that it is in, and keeps
+// what it was sent.
 func answering(t *testing.T, answers map[string]any) (sent map[string]string) {
 	t.Helper()
 	sent = map[string]string{}
@@ -126,7 +128,12 @@ func answering(t *testing.T, answers map[string]any) (sent map[string]string) {
 		var body bytes.Buffer
 		body.ReadFrom(req.Body)
 		sent[req.Method+" "+req.URL.RequestURI()] = body.String()
-		answer, ok := answers[req.Method+" "+req.URL.Path]
+		answer, ok := answers[req.Method+" "+req.URL.RequestURI()]
+		for _, path := range []string{req.URL.Path, req.URL.Path[:strings.LastIndex(req.URL.Path, "/")+1]} {
+			if !ok {
+				answer, ok = answers[req.Method+" "+path]
+			}
+		}
 		if !ok {
 			w.WriteHeader(http.StatusNotFound)
 			answer = map[string]any{"error": client.Error{What: "nothing there"}}
@@ -191,14 +198,60 @@ func TestApproveFindsWhereItIsWanted(t *testing.T) {
 }
 
 func TestReplayFindsWhatStopped(t *testing.T) {
-	stuck := run(client.Stuck, client.Stage{Stage: "build", Status: client.Done}, client.Stage{Stage: "promote", Env: "qa", Status: client.Stuck})
-	sent := answering(t, map[string]any{"GET /v1/apps/hello/runs/3": stuck, "POST /v1/commands": client.Answer{Text: "replaying"}})
-	if code, stdout, stderr := command(t, "replay", "hello/3"); code != exitDone || !strings.HasSuffix(stdout, "replaying\n→ towpath show hello/3 --follow\n") {
+	preview := client.Preview{
+		Text: "2 effects already done are kept, 1 will run, no rebuild", Kept: []string{"image 1"}, Runs: []string{"promote to qa, attempt 2"},
+		Settings:  []client.SettingChange{{Key: "GREETING", Kind: "config", Was: 1, Is: 3}, {Key: "PASSWORD", Kind: "secret", Missing: true}},
+		Approvals: []client.Approval{{Env: "prod", Actor: "a1", Why: "the newest policy asks for 2 approvals in prod, not 1"}},
+	}
+	sent := answering(t, map[string]any{"POST /v1/commands?dryRun=1": preview, "POST /v1/commands": client.Answer{Text: "replaying"}})
+	code, stdout, stderr := command(t, "replay", "hello/3", "--policy", "current", "--reason", "mended")
+	if code != exitDone {
 		t.Fatalf("%d %q %q", code, stdout, stderr)
 	}
+	for _, line := range []string{
+		"  kept      image 1\n", "  will run  promote to qa, attempt 2\n", "  setting   GREETING: version 3, was 1\n",
+		"  setting   PASSWORD (secret) has no value: it will wait for one\n", "  approval  of a1 for prod is dropped: the newest policy asks for 2",
+		"no rebuild\n→ towpath show hello/3 --follow\n",
+	} {
+		if !strings.Contains(stdout, line) {
+			t.Errorf("no %q in %q", line, stdout)
+		}
+	}
 	for _, where := range []string{"POST /v1/commands?dryRun=1", "POST /v1/commands"} {
-		if got := sent[where]; !strings.Contains(got, `"stage":"promote","env":"qa"`) {
+		if got := sent[where]; !strings.Contains(got, `"run":3,"reason":"mended","policy":"current"`) {
 			t.Errorf("%s: %q", where, got)
+		}
+	}
+	delete(sent, "POST /v1/commands")
+	code, stdout, _ = command(t, "replay", "hello/3", "--dry-run", "--json")
+	var shown client.Preview
+	if err := json.Unmarshal([]byte(stdout), &shown); code != exitDone || err != nil || !reflect.DeepEqual(shown, preview) {
+		t.Errorf("%d %v %q", code, err, stdout)
+	}
+	if sent["POST /v1/commands"] != "" {
+		t.Error("a dry run was recorded")
+	}
+}
+
+func TestReplayOfAllThatIsStuck(t *testing.T) {
+	stage := func(run, result, command string) client.ReplayStage {
+		return client.ReplayStage{Run: run, Stage: "promote", Env: "qa", Attempt: 1, Result: result, Command: command}
+	}
+	groups := []client.StuckGroup{{Cause: "no registry", Stages: []client.ReplayStage{stage("a/1", "", ""), stage("b/1", "", "")}}}
+	done := client.Replays{Finished: true, Why: "3 alike", Groups: []client.StuckGroup{{Cause: "no registry", Stages: []client.ReplayStage{
+		stage("a/1", "went on", ""), stage("b/1", "stopped", "towpath replay b/1 promote --env qa"),
+	}}}}
+	answering(t, map[string]any{
+		"POST /v1/commands?dryRun=1": client.Preview{Text: "2 stuck stages", Groups: groups}, "POST /v1/commands": client.Answer{Text: "2 stuck stages"},
+		"GET /v1/replays/": done,
+	})
+	code, stdout, stderr := command(t, "replay", "--all-stuck")
+	if code != exitFailed || stderr != "" {
+		t.Fatalf("%d %q %q", code, stdout, stderr)
+	}
+	for _, line := range []string{"  no registry\n    a/1  qa promote\n", "a/1  qa promote  went on\n", "It ended before everything was tried: 3 alike\n", "  left  b/1  qa promote → towpath replay b/1", "1 went on, 1 stopped\n"} {
+		if !strings.Contains(stdout, line) {
+			t.Errorf("no %q in %q", line, stdout)
 		}
 	}
 }

@@ -83,6 +83,13 @@ func (p *program) completeRuns(c *cobra.Command, args []string, _ string) ([]str
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
+func (p *program) completeSkip(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	if len(args) == 1 {
+		return []string{client.StageVerify}, cobra.ShellCompDirectiveNoFileComp
+	}
+	return p.completeRuns(c, args, typed)
+}
+
 func (p *program) completeReplay(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 	if len(args) == 1 {
 		return []string{client.StageBuild, client.StageVet, client.StagePromote, client.StageVerify}, cobra.ShellCompDirectiveNoFileComp

@@ -58,7 +58,15 @@ func (p *program) envShowCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return p.list(asJSON, list, deploymentTable(list, time.Now()), "Nothing runs in "+args[0]+" yet.")
+			if err := p.list(asJSON, list, deploymentTable(list, time.Now()), "Nothing runs in "+args[0]+" yet."); err != nil || asJSON {
+				return err
+			}
+			for _, d := range list {
+				if d.Skipped != nil {
+					p.say("%s was not verified in %s: %s skipped it: %s", d.Run, args[0], d.Skipped.Actor, d.Skipped.Reason)
+				}
+			}
+			return nil
 		},
 	}
 	jsonFlag(c, &asJSON)
@@ -68,7 +76,11 @@ func (p *program) envShowCommand() *cobra.Command {
 func deploymentTable(list []client.Deployment, now time.Time) screen.Table {
 	t := screen.Table{Heading: []string{"APP", "RUN", "IMAGE", "SINCE", "ENDPOINTS"}}
 	for _, d := range list {
-		t.Add(screen.Text("%s", d.App), screen.Text("%s", d.Run), screen.Text("%s", screen.Digest(d.Digest)),
+		run := d.Run
+		if d.Skipped != nil {
+			run += " (not verified)"
+		}
+		t.Add(screen.Text("%s", d.App), screen.Text("%s", run), screen.Text("%s", screen.Digest(d.Digest)),
 			screen.Text("%s", screen.Ago(now, d.Since)), screen.Text("%s", strings.Join(d.Endpoints, " ")))
 	}
 	return t

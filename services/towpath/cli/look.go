@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -51,7 +52,7 @@ func (p *program) runTable(runs []client.Run, now time.Time) screen.Table {
 			commit = commit[:7]
 		}
 		t.Add(screen.Text("%s", r.Run), screen.In(style, string(r.Status)), screen.Text("%s", commit),
-			screen.Text("%s", screen.Digest(r.Digest)), screen.Text("%s", screen.Ago(now, r.Created)), screen.Text("%s", where(r)))
+			screen.Text("%s", screen.Digest(r.Digest)), screen.Text("%s", screen.Ago(now, r.Created)), screen.Text("%s", where(r)+unverified(r)))
 	}
 	return t
 }
@@ -72,6 +73,20 @@ func where(r client.Run) string {
 		return text
 	}
 	return "through"
+}
+
+// unverified names the environments where a run's verification was skipped.
+func unverified(r client.Run) string {
+	var envs []string
+	for _, s := range r.Stages {
+		if s.Skipped != nil {
+			envs = append(envs, s.Env)
+		}
+	}
+	if len(envs) == 0 {
+		return ""
+	}
+	return ", verify skipped in " + strings.Join(envs, ", ")
 }
 
 func (p *program) showCommand() *cobra.Command {
@@ -210,7 +225,7 @@ func reached(r client.Run, env string) bool {
 		return r.Status == client.Done
 	}
 	s, _ := r.Stage(client.StageVerify, env)
-	return s.Status == client.Done
+	return s.Status.Through()
 }
 
 func inEnv(env string) string {

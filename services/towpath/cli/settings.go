@@ -60,6 +60,7 @@ func (p *program) configSetCommand() *cobra.Command {
 					return err
 				}
 				p.say("%s of %s in %s is set (version %d)", kv.key, args[1], args[0], made.Version)
+				p.warn(made)
 			}
 			return nil
 		},
@@ -182,8 +183,16 @@ lists and shell histories.`,
 				return err
 			}
 			p.say("%s of %s in %s is set (version %d)", args[2], args[1], args[0], made.Version)
+			p.warn(made)
 			return nil
 		},
+	}
+}
+
+// warn says on stderr that nothing reads a key that was set.
+func (p *program) warn(s client.Setting) {
+	if s.Warning != "" {
+		fmt.Fprintf(p.err.Out, "%s %s\n", p.err.Paint(screen.Yellow, "warning:"), screen.Line(s.Warning))
 	}
 }
 

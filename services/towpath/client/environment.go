@@ -19,6 +19,7 @@ type Deployment struct {
 	Run       string    `json:"run"`
 	Endpoints []string  `json:"endpoints"`
 	Since     time.Time `json:"since"`
+	Skipped   *Asked    `json:"skipped,omitempty"` // who skipped its verification: it was never verified there
 }
 
 // Environments lists the environments that any app has.

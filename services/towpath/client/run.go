@@ -72,8 +72,20 @@ type Stage struct {
 	Started  *time.Time `json:"started,omitempty"`
 	Finished *time.Time `json:"finished,omitempty"`
 	Detail   string     `json:"detail,omitempty"`
-	For      string     `json:"for,omitempty"`     // who has to act
-	Command  string     `json:"command,omitempty"` // what they type
+	For      string     `json:"for,omitempty"`      // who has to act
+	Command  string     `json:"command,omitempty"`  // what they type
+	Replay   *Asked     `json:"replay,omitempty"`   // who asked for this attempt; nil for the first
+	Skipped  *Asked     `json:"skipped,omitempty"`  // of verify: who skipped it
+	Replaced *Asked     `json:"replaced,omitempty"` // of promote: who brought another version back in its place
+}
+
+// Asked is who asked for something, and why.
+type Asked struct {
+	Actor  string     `json:"actor"`
+	Reason string     `json:"reason,omitempty"`
+	Run    string     `json:"run,omitempty"`    // whose version came back
+	Parent string     `json:"parent,omitempty"` // id of the command that this was a part of
+	At     *time.Time `json:"at,omitempty"`
 }
 
 // Took is how long the stage has been at work, until it finished or until now; 0 before it began.

@@ -13,6 +13,7 @@ type Setting struct {
 	Version uint64    `json:"version"`
 	Changed time.Time `json:"changed,omitzero"`
 	Actor   string    `json:"actor,omitempty"`
+	Warning string    `json:"warning,omitempty"` // of a key that nothing reads
 }
 
 // Store is one of the two kinds of settings.

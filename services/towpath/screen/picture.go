@@ -235,25 +235,39 @@ func notes(r client.Run) []note {
 	for _, st := range r.Stages {
 		switch st.Status {
 		case client.Stuck, client.RunFailed, client.RunRefused, client.Waiting, client.Queued:
-		case client.Done:
-			if st.Detail == "" {
+		case client.Done, client.Running:
+			if st.Detail == "" && st.Replay == nil {
 				continue
 			}
 		default:
-			continue
+			if st.Skipped == nil {
+				continue
+			}
 		}
 		_, style := Mark(st.Status)
 		if st.Status == client.Done {
 			style = Dim
 		}
-		list = append(list, note{title(st), style, st.Detail, st.Command})
+		list = append(list, note{title(st), style, strings.TrimPrefix(st.Detail+replayed(st), "\n"), st.Command})
 	}
-	told := slices.ContainsFunc(list, func(n note) bool { return r.Detail == "" || n.detail == r.Detail })
+	told := slices.ContainsFunc(list, func(n note) bool { return strings.HasPrefix(n.detail, r.Detail) })
 	if !told && (r.Detail != "" || r.Command != "") {
 		_, style := Mark(r.Status)
 		list = append(list, note{string(r.Status), style, r.Detail, r.Command})
 	}
 	return list
+}
+
+// replayed says, on a line of its own, who asked for a stage's present attempt, and why.
+func replayed(st client.Stage) string {
+	if st.Replay == nil {
+		return ""
+	}
+	text := fmt.Sprintf("\nattempt %d was asked for by %s", st.Attempt, st.Replay.Actor)
+	if st.Replay.Reason != "" {
+		text += ": " + st.Replay.Reason
+	}
+	return text
 }
 
 // title says what is up with a stage: "qa promote: stuck, an operator acts (attempt 2)".

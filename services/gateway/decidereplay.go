@@ -1,0 +1,311 @@
+package gateway
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"towpath.dev/events"
+	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/pkg/settings"
+)
+
+// preview is what a replay keeps, what it runs, and what is not as it was at the attempt before.
+type preview struct {
+	Attempt   int             `json:"attempt,omitempty"` // the number of the new one
+	Kept      []string        `json:"kept,omitempty"`
+	Runs      []string        `json:"runs,omitempty"`
+	Pins      *pinned         `json:"pins,omitempty"`
+	Settings  []settingChange `json:"settings,omitempty"`
+	Approvals []approvalFate  `json:"approvals,omitempty"`
+	Groups    []stuckGroup    `json:"groups,omitempty"` // of a replay of all that is stuck
+}
+
+// previewed is what a command would do.
+type previewed struct {
+	Text string `json:"text"`
+	preview
+}
+
+func (d decision) previewed() previewed { return previewed{d.text, d.preview} }
+
+// pinned is what the new attempt uses as it is.
+type pinned struct {
+	Digest     string `json:"digest,omitempty"` // of the image; empty where it is to be built
+	Definition string `json:"definition"`       // digest of the pipeline
+	Policy     string `json:"policy"`           // digest of what it is judged by
+	PolicyWas  string `json:"policyWas,omitempty"`
+}
+
+// settingChange is a setting that is not as the attempt before had it. Values are never shown.
+type settingChange struct {
+	Key     string `json:"key"`
+	Kind    string `json:"kind"`              // config or secret
+	Was     uint64 `json:"was,omitempty"`     // version; 0: it was not used
+	Is      uint64 `json:"is,omitempty"`      // version; 0: it is not used any more
+	Missing bool   `json:"missing,omitempty"` // it has no value now: the attempt will wait for one
+}
+
+// approvalFate is what becomes of an approval.
+type approvalFate struct {
+	Env   string `json:"env"`
+	Actor string `json:"actor"`
+	Kept  bool   `json:"kept"`
+	Why   string `json:"why,omitempty"` // of one that is dropped
+}
+
+func decideReplay(o order, s scope, run *fold.Run, d decision) (decision, *problem) {
+	stage, ok := run.Stage(o.Stage, o.Env)
+	on := strings.TrimSpace(run.Name() + " " + o.Stage + " " + string(o.Env))
+	switch {
+	case o.Stage == "":
+		return d, notFound("replaying", run.Name(), "no stage of it is stuck or failed", "name the stage: build, vet, promote --env ENV or verify --env ENV")
+	case o.Env == "" && (o.Stage == fold.StagePromote || o.Stage == fold.StageVerify):
+		return d, whichEnvironment("replaying", on, run, o.Stage)
+	case !ok:
+		return d, invalid("replaying", on, "there is no such stage", "build, vet, promote --env ENV or verify --env ENV")
+	case run.SupersededBy != 0:
+		return d, conflict("replaying", on, fold.Name(run.App, run.SupersededBy)+" took its place", "push again, or towpath promote "+run.Name()+" --env ENV")
+	case o.Stage == fold.StageBuild && run.Image:
+		return d, conflict("replaying", on, "its image was built elsewhere", "replay vet, or submit a new image")
+	case stage.Status == fold.Pending || stage.Status == fold.Queued:
+		return d, conflict("replaying", on, "it has not begun", "towpath show "+run.Name())
+	case stage.Status == fold.Skipped && o.Stage != fold.StageVerify:
+		return d, conflict("replaying", on, "this run has no such stage", "towpath show "+run.Name())
+	}
+	if newer := newerIn(s.app, run, o.Stage, o.Env); newer != 0 {
+		return d, conflict("replaying", on, fold.Name(run.App, newer)+" runs there by now", fmt.Sprintf("towpath rollback %s --env %s --to %s", run.App, o.Env, run.Name()))
+	}
+	env := o.Env
+	if o.Stage == fold.StageBuild || o.Stage == fold.StageVet {
+		env = ""
+	}
+	d.replay = &events.ReplayRequested{
+		Stage: o.Stage, Environment: env, Attempt: stage.Attempt, Original: stage.LastEvent, Actor: s.actor, Reason: o.Reason, Rebuild: o.Rebuild,
+	}
+	if o.Policy == policyCurrent && s.newest != run.Policy {
+		d.replay.Policy = s.newest
+	}
+	d.preview = s.foresee(run, d.replay, stage.Attempt+1)
+	d.text = d.preview.summary(o)
+	return d, nil
+}
+
+// whichEnvironment says that an environment has to be named, and which.
+func whichEnvironment(doing, on string, run *fold.Run, stage string) *problem {
+	all := stoppedIn(run, stage)
+	if len(all) == 0 {
+		return invalid(doing, on, "no environment is named, and it has stopped in none", "name it with --env, one of "+joined(run.Definition.EnvironmentNames()))
+	}
+	return invalid(doing, on, "no environment is named, and it has stopped in more than one", "name it with --env, one of "+joined(all))
+}
+
+// halted reports whether a stage stopped short of its end.
+func halted(s fold.Stage) bool {
+	return s.Status == fold.Stuck || s.Status == fold.Failed || s.Status == fold.CancelledRun || s.Status == fold.Refused
+}
+
+// stopped is the first stage that is stuck, failed, cancelled or refused; in env alone, where one is named.
+func stopped(run *fold.Run, in events.Slug) (stage string, env events.Slug) {
+	if in == "" && halted(run.Build) {
+		return fold.StageBuild, ""
+	}
+	if in == "" && halted(run.Vet) {
+		return fold.StageVet, ""
+	}
+	for _, env := range run.Envs {
+		if in != "" && env.Name != in {
+			continue
+		}
+		if halted(env.Promote) {
+			return fold.StagePromote, env.Name
+		}
+		if halted(env.Verify) {
+			return fold.StageVerify, env.Name
+		}
+	}
+	return "", in
+}
+
+// stoppedIn are the environments where a run's promotion or verification stopped short of its end.
+func stoppedIn(run *fold.Run, stage string) []events.Slug {
+	var all []events.Slug
+	for _, env := range run.Envs {
+		if stage == fold.StagePromote && (halted(env.Promote) || halted(env.Verify)) || stage == fold.StageVerify && halted(env.Verify) {
+			all = append(all, env.Name)
+		}
+	}
+	return all
+}
+
+// newerIn is a newer run that an environment runs by now; 0: none.
+func newerIn(app *fold.App, run *fold.Run, stage string, env events.Slug) int {
+	if stage != fold.StagePromote && stage != fold.StageVerify {
+		return 0
+	}
+	if live := app.Env(env).Live(); live != nil && live.Run > run.N && live.Kind == events.KindDeploy {
+		return live.Run
+	}
+	return 0
+}
+
+// foresee says what a replay will do as far as no gate comes in between.
+func (s scope) foresee(run *fold.Run, replay *events.ReplayRequested, attempt int) preview {
+	p := preview{Attempt: attempt, Pins: &pinned{Definition: run.Start.DefinitionDigest, Policy: run.Policy}}
+	rejudged := replay.Policy != ""
+	if rejudged {
+		p.Pins.Policy, p.Pins.PolicyWas = replay.Policy, run.Policy
+	}
+	if run.Artifact != nil && replay.Stage != fold.StageBuild {
+		p.Pins.Digest = run.Artifact.Digest
+		p.Kept = append(p.Kept, "image "+shortDigest(run.Artifact.Digest))
+	}
+	deploys := replay.Stage == fold.StagePromote || replay.Stage == fold.StageVerify
+	switch {
+	case deploys && rejudged:
+		p.Runs = append(p.Runs, fmt.Sprintf("vet, attempt %d, by the newest policy", run.Vet.Attempt+1))
+	case deploys && run.Verdict != nil:
+		p.Kept = append(p.Kept, "verdict of vetting")
+	}
+	for _, e := range run.Envs {
+		switch {
+		case !e.Verified || e.Name == replay.Environment:
+		case e.Skipped != nil:
+			p.Kept = append(p.Kept, fmt.Sprintf("%s, deployed, its verification skipped", e.Name))
+		default:
+			p.Kept = append(p.Kept, fmt.Sprintf("%s, deployed and verified", e.Name))
+		}
+	}
+	again := func(what string) string { return fmt.Sprintf("%s, attempt %d", what, attempt) }
+	env := replay.Environment
+	switch replay.Stage {
+	case fold.StageBuild:
+		p.Runs = append(p.Runs, again("build"), "vet")
+	case fold.StageVet:
+		p.Runs = append(p.Runs, again("vet"))
+	case fold.StageVerify:
+		slot := s.app.Env(env).Slot(run.Env(env).Slot)
+		if slot != nil && slot.Open() && !rejudged {
+			p.Kept = append(p.Kept, fmt.Sprintf("deployment to %s (slot %d)", env, slot.N))
+			p.Runs = append(p.Runs, again("verify in "+string(env)))
+			break
+		}
+		p.Runs = append(p.Runs, fmt.Sprintf("promote to %s, attempt %d", env, run.Env(env).Promote.Attempt+1), again("verify in "+string(env)))
+		p.Settings = s.settingChanges(run, env)
+	default:
+		p.Runs = append(p.Runs, again("promote to "+string(env)), "verify in "+string(env))
+		p.Settings = s.settingChanges(run, env)
+	}
+	p.Approvals = s.approvalFates(run, replay)
+	return p
+}
+
+// summary is the preview in one line.
+func (p preview) summary(o order) string {
+	text := fmt.Sprintf("%s already done %s kept, %d will run, ", plural(len(p.Kept), "effect"), isAre(len(p.Kept)), len(p.Runs))
+	switch {
+	case o.Stage != fold.StageBuild:
+		text += "no rebuild"
+	case o.Rebuild:
+		text += "the image is built again"
+	default:
+		text += "the image is built again only if its source changed"
+	}
+	return text
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func isAre(n int) string {
+	if n == 1 {
+		return "is"
+	}
+	return "are"
+}
+
+// settingChanges compares the settings of the run's last attempt in an environment, or else of what runs there, with
+// those that are there now.
+func (s scope) settingChanges(run *fold.Run, env events.Slug) []settingChange {
+	if s.present == nil {
+		return nil
+	}
+	var changes []settingChange
+	for _, key := range s.missing {
+		kind, name, _ := strings.Cut(key, " ")
+		changes = append(changes, settingChange{Key: name, Kind: kind, Missing: true})
+	}
+	before := s.app.Env(env).Live()
+	for _, slot := range slices.Backward(s.app.Env(env).Slots) {
+		if slot.Kind == events.KindDeploy && slot.Run == run.N {
+			before = slot
+			break
+		}
+	}
+	if before == nil || len(s.missing) > 0 {
+		return changes
+	}
+	compare := func(kind settings.Kind, was, is map[string]uint64) {
+		keys := slices.Sorted(maps.Keys(was))
+		for _, key := range slices.Sorted(maps.Keys(is)) {
+			if _, used := was[key]; !used {
+				keys = append(keys, key)
+			}
+		}
+		for _, key := range keys {
+			if was[key] != is[key] {
+				changes = append(changes, settingChange{Key: key, Kind: string(kind), Was: was[key], Is: is[key]})
+			}
+		}
+	}
+	compare(settings.Config, before.Pins.Config, s.present.Config)
+	compare(settings.Secrets, before.Pins.Secrets, s.present.Secrets)
+	return changes
+}
+
+// approvalFates says which of the approvals that count will count after the replay. Only what is known now is said: a
+// verdict that differs, or another image, drops more.
+func (s scope) approvalFates(run *fold.Run, replay *events.ReplayRequested) []approvalFate {
+	if run.Artifact == nil {
+		return nil
+	}
+	var fates []approvalFate
+	for _, e := range run.Envs {
+		if e.Verified && e.Name != replay.Environment || s.rule(run, e.Name).Count == 0 {
+			continue
+		}
+		since := s.since(run, e.Name)
+		told := map[string]bool{}
+		for _, r := range slices.Backward(e.Responses) {
+			if told[r.Actor] || r.Digest != run.Artifact.Digest || r.Seq <= since {
+				continue
+			}
+			told[r.Actor] = true
+			if r.Verb == events.VerbApprove {
+				why := s.drops(run, e.Name, replay)
+				fates = append(fates, approvalFate{Env: string(e.Name), Actor: r.Actor, Kept: why == "", Why: why})
+			}
+		}
+	}
+	return fates
+}
+
+// drops says why the approvals for an environment will no longer count; empty: they will.
+func (s scope) drops(run *fold.Run, env events.Slug, replay *events.ReplayRequested) string {
+	if replay.Policy == "" {
+		return ""
+	}
+	was, is := s.rule(run, env), s.ruleBy(replay.Policy, run, env)
+	switch {
+	case was.Equal(is):
+		return ""
+	case was.Count != is.Count:
+		return fmt.Sprintf("the newest policy asks for %s in %s, not %d", plural(is.Count, "approval"), env, was.Count)
+	}
+	return fmt.Sprintf("the newest policy says otherwise who may approve in %s", env)
+}

@@ -1,0 +1,174 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"towpath.dev/events"
+	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/ledger/fold"
+)
+
+// keepReplaying carries out the replays of all that is stuck, until ctx ends. All that it knows is in the ledger: after a
+// crash the next process goes on where this one was.
+func (s *Service) keepReplaying(ctx context.Context) {
+	const shortest, longest = 100 * time.Millisecond, 10 * time.Second
+	pause := shortest
+	for ctx.Err() == nil {
+		seq := s.fold().Seq()
+		acted, err := s.replayNext(ctx)
+		switch {
+		case err != nil && ctx.Err() == nil:
+			s.logger.Warn("replaying what is stuck, to be tried again", "err", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(pause):
+			}
+			pause = min(2*pause, longest)
+			continue
+		case !acted:
+			if s.fold().Wait(ctx, seq+1) != nil {
+				return
+			}
+		}
+		pause = shortest
+	}
+}
+
+// replayNext does what the open replays of all that is stuck do next.
+func (s *Service) replayNext(ctx context.Context) (acted bool, err error) {
+	open := s.fold().Replays()
+	for i, c := range open {
+		superseded := slices.ContainsFunc(open[i+1:], func(newer fold.Command) bool { return newer.App == "" || newer.App == c.App })
+		targets, finished := decideReplays(c, s.fold().App, superseded)
+		for _, target := range targets {
+			if err := s.replayOne(ctx, c, target); err != nil {
+				return acted, err
+			}
+			acted = true
+		}
+		if finished != nil {
+			subject := events.CommandSubject(s.epoch(), finished.Type(), "", 0, "", c.ID)
+			if err := s.appendOnce(ctx, subject, events.New(events.Gateway, time.Now(), "", finished)); err != nil {
+				return acted, err
+			}
+			acted = true
+		}
+	}
+	return acted, nil
+}
+
+// replayOne asks for the replay of one stage. The command's id is made from its parent's, so that it is one whoever
+// comes to ask for it.
+func (s *Service) replayOne(ctx context.Context, c fold.Command, target events.StuckStage) error {
+	run := s.fold().App(target.App).Run(target.Run)
+	stage, _ := run.Stage(target.Stage, target.Environment)
+	id := replayID(c.ID, target)
+	body := &events.ReplayRequested{
+		About: events.About{ID: id}, Stage: target.Stage, Environment: target.Environment, Attempt: target.Attempt,
+		Original: stage.LastEvent, Actor: c.Actor, Reason: c.Reason, Parent: c.ID,
+	}
+	var links []events.Link
+	if body.Original != "" {
+		links = append(links, events.Relation("replays", body.Original))
+	}
+	subject := events.CommandSubject(s.epoch(), body.Type(), target.App, target.Run, target.Environment, id)
+	return s.appendOnce(ctx, subject, events.New(events.Gateway, time.Now(), run.ChainID, body, links...))
+}
+
+// replayID is the id of a part of a replay of all that is stuck.
+func replayID(parent string, target events.StuckStage) string {
+	return string(events.Key(parent, fold.Name(target.App, target.Run), target.Stage, string(target.Environment)))
+}
+
+// appendOnce writes an event; one that is there already is as good.
+func (s *Service) appendOnce(ctx context.Context, subject events.Subject, event events.Event) error {
+	ctx, cancel := context.WithTimeout(ctx, appendBound)
+	defer cancel()
+	_, err := s.rt.Append(ctx, subject, event)
+	var exists *ledger.ExistsError
+	if errors.As(err, &exists) {
+		return nil
+	}
+	return err
+}
+
+// replaysView is how far a replay of all that is stuck is.
+type replaysView struct {
+	ID       string           `json:"id"`
+	Actor    string           `json:"actor"`
+	Reason   string           `json:"reason,omitempty"`
+	At       time.Time        `json:"at"`
+	Finished bool             `json:"finished"`
+	Why      string           `json:"why,omitempty"` // it ended before everything was tried
+	Groups   []replaysOfGroup `json:"groups"`
+	Seq      uint64           `json:"seq"` // of its last event
+}
+
+type replaysOfGroup struct {
+	Cause  string        `json:"cause"`
+	Stages []replaysDone `json:"stages"`
+}
+
+type replaysDone struct {
+	stuckStage
+	Result  result `json:"result"`
+	Why     string `json:"why,omitempty"`     // of one that stopped again
+	Command string `json:"command,omitempty"` // what replays one that is left or stopped again
+}
+
+// doReplays shows how far a replay of all that is stuck is: what it did, and what is left.
+func doReplays(c *call) error {
+	id := c.r.PathValue("id")
+	missing := notFound("finding replay", fmt.Sprintf("%.100s", id), "there is no replay of all that is stuck under this id", "towpath replay --all-stuck starts one")
+	record, found, err := c.s.rt.Ledger.Written(c.r.Context(), events.CommandSubject(c.s.epoch(), events.TypeCommandReceived, "", 0, "", id))
+	if err != nil {
+		return err
+	}
+	received, ok := record.Event.Body.(*events.CommandReceived)
+	if !found || !ok || received.Verb != events.VerbReplay {
+		return missing
+	}
+	v := replaysView{ID: id, Actor: received.Actor, Reason: received.Reason, At: record.Event.Time, Groups: []replaysOfGroup{}, Seq: record.Seq}
+	end, found, err := c.s.rt.Ledger.Written(c.r.Context(), events.CommandSubject(c.s.epoch(), events.TypeCommandFinished, "", 0, "", id))
+	if err != nil {
+		return err
+	}
+	if body, ok := end.Event.Body.(*events.CommandFinished); found && ok {
+		v.Finished, v.Why, v.Seq = true, body.Why, end.Seq
+	}
+	for _, group := range received.Groups {
+		shown := replaysOfGroup{Cause: group.Cause}
+		for _, target := range group.Stages {
+			shown.Stages = append(shown.Stages, c.s.replaysDone(id, target))
+		}
+		v.Groups = append(v.Groups, shown)
+	}
+	writeJSON(c.w, http.StatusOK, v)
+	return nil
+}
+
+func (s *Service) replaysDone(parent string, target events.StuckStage) replaysDone {
+	app := s.fold().App(target.App)
+	r, _ := became(parent, target, app)
+	done := replaysDone{
+		stuckStage: stuckStage{fold.Name(target.App, target.Run), target.Stage, string(target.Environment), target.Attempt}, Result: r,
+	}
+	if app == nil || app.Run(target.Run) == nil {
+		return done
+	}
+	run := app.Run(target.Run)
+	name, env := stopped(run, target.Environment)
+	stage, ok := run.Stage(name, env)
+	if (r == untried || r == stopAgain) && ok {
+		done.Command = run.ReplayCommand(name, env)
+		if stage.Trouble != nil {
+			done.Why = stage.Trouble.String()
+		}
+	}
+	return done
+}

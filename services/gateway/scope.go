@@ -1,0 +1,74 @@
+package gateway
+
+import (
+	"context"
+
+	"towpath.dev/events"
+	"towpath.dev/pkg/identity"
+	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/pkg/policy"
+)
+
+// scope is what a completed order is judged by, as the ledger and the settings have it now.
+func (s *Service) scope(ctx context.Context, o order, app *fold.App, actor identity.Actor) (scope, error) {
+	in := scope{
+		app: app, held: s.fold().Held(), actor: actor.ID, roles: actor.Roles, newest: s.fold().CurrentPolicy().Digest,
+		rule: s.approvalRule, ruleBy: s.ruleBy, maySkip: s.maySkip,
+	}
+	if o.Verb != events.VerbReplay {
+		return in, nil
+	}
+	if o.AllStuck {
+		in.apps = s.fold().Apps()
+		if app != nil {
+			in.apps = []*fold.App{app}
+		}
+		return in, nil
+	}
+	run := app.Run(o.Run)
+	if run == nil || run.Env(o.Env) == nil || o.Stage != fold.StagePromote && o.Stage != fold.StageVerify {
+		return in, nil
+	}
+	present, missing, err := s.settings.Resolve(ctx, o.Env, run.Definition)
+	if err != nil {
+		return in, err
+	}
+	in.present = &present.Pins
+	for _, m := range missing {
+		in.missing = append(in.missing, string(m.Kind)+" "+m.Key)
+	}
+	return in, nil
+}
+
+// approvalRule is what the policy that the run is judged by asks for in an environment.
+func (s *Service) approvalRule(run *fold.Run, env events.Slug) policy.Approval {
+	return s.ruleBy(run.Policy, run, env)
+}
+
+// ruleBy is what a policy asks of a run in an environment; where the policy cannot be read, what the platform's file
+// says.
+func (s *Service) ruleBy(digest string, run *fold.Run, env events.Slug) policy.Approval {
+	asked := 0
+	if e, ok := run.Definition.Environment(env); ok {
+		asked = e.Approvals
+	}
+	p, known := s.policyBy(digest)
+	if !known {
+		p = s.rt.Platform.Policy
+	}
+	return p.ApprovalRule(env, asked)
+}
+
+// policyBy is a published policy.
+func (s *Service) policyBy(digest string) (policy.Policy, bool) {
+	text := s.fold().Policy(digest)
+	if text == nil {
+		return policy.Policy{}, false
+	}
+	p, err := policy.ParseText(text)
+	if err != nil {
+		s.logger.Error("a policy cannot be read", "policy", digest, "err", err)
+		return policy.Policy{}, false
+	}
+	return p, true
+}
