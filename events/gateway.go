@@ -63,7 +63,8 @@ type Command struct {
 	Digest      string `json:"digest,omitempty"` // approve: the digest that was approved
 	Slot        int    `json:"slot,omitempty"`   // rollback: the slot whose version comes back
 	Actor       string `json:"actor"`
-	Channel     string `json:"channel"` // cli, http, chat, bus
+	Channel     string `json:"channel"`         // http, bus, or where the actor said it to a bot: slack
+	Relay       string `json:"relay,omitempty"` // the bot that passed it on for the actor
 	Reason      string `json:"reason,omitempty"`
 	// Answer is what whoever gave the command was told: the same command sent again is told the same.
 	Answer string `json:"answer,omitempty"`
@@ -144,6 +145,8 @@ type ReplayRequested struct {
 	Attempt  int    `json:"attempt,omitempty"`
 	Original string `json:"original,omitempty"` // id of the event that ended the attempt before
 	Actor    string `json:"actor"`
+	Channel  string `json:"channel,omitempty"` // as in Command
+	Relay    string `json:"relay,omitempty"`
 	Reason   string `json:"reason,omitempty"`
 	Rebuild  bool   `json:"rebuild,omitempty"`
 	// Policy is the digest of the policy that the run is judged by from now on; empty: the one that it was

@@ -15,13 +15,19 @@ import (
 	"towpath.dev/pkg/ledger/fold"
 )
 
-// maxReason is the longest reason of a command, in bytes.
-const maxReason = 2000
+const (
+	// maxReason is the longest reason of a command, in bytes.
+	maxReason = 2000
+	// minID and maxID bound a command's id, in bytes: it must not be another's by chance.
+	minID = 8
+	maxID = 100
+)
 
 // speaker is who gives a command, and how it came in. Who they are and whether they may was found out before.
 type speaker struct {
 	actor   identity.Actor
-	channel string // http, cli, chat, bus
+	relay   string // the bot that passed it on; empty: the actor's own words
+	channel string // http, bus, or where the actor said it to the bot: slack
 }
 
 // answered is what became of a command.
@@ -61,7 +67,7 @@ func (o order) about() (identity.Verb, identity.Object, error) {
 	_, envErr := events.ParseSlug(string(o.Env))
 	everything := o.Verb == events.VerbHold || o.Verb == events.VerbResume || o.Verb == events.VerbReplay && o.AllStuck
 	fault(!known, fmt.Sprintf("verb %.40q is none of %s", o.Verb, strings.Join(verbs, ", ")))
-	fault(len(o.ID) < 8 || len(o.ID) > 100, "id must have 8–100 bytes: the same id sent again is the same command")
+	fault(len(o.ID) < minID || len(o.ID) > maxID, "id must have 8–100 bytes: the same id sent again is the same command")
 	fault(appErr != nil && (o.App != "" || !everything), fmt.Sprintf("app %.80q is not an app's name", o.App))
 	fault(o.Env != "" && envErr != nil, fmt.Sprintf("env %.80q is not an environment's name", o.Env))
 	fault(o.Run < 0, "run must count from 1")
@@ -159,7 +165,7 @@ func (s *Service) event(by speaker, o order, d decision) (events.Event, events.S
 	at, chain := time.Now(), s.chain(o)
 	if d.replay != nil {
 		body := d.replay
-		body.ID, body.Answer = o.ID, d.text
+		body.ID, body.Channel, body.Relay, body.Answer = o.ID, by.channel, by.relay, d.text
 		var links []events.Link
 		if body.Original != "" {
 			links = append(links, events.Relation("replays", body.Original))
@@ -167,7 +173,7 @@ func (s *Service) event(by speaker, o order, d decision) (events.Event, events.S
 		return events.New(events.Gateway, at, chain, body, links...),
 			events.CommandSubject(s.epoch(), body.Type(), o.App, o.Run, body.Environment, o.ID)
 	}
-	d.command.Channel, d.command.Answer = by.channel, d.text
+	d.command.Channel, d.command.Relay, d.command.Answer = by.channel, by.relay, d.text
 	body := &events.CommandReceived{About: events.About{ID: o.ID}, Command: d.command}
 	return events.New(events.Gateway, at, chain, body), events.CommandSubject(s.epoch(), body.Type(), o.stored(), o.Run, o.Env, o.ID)
 }
@@ -283,7 +289,7 @@ func (s *Service) recordRefusal(ctx context.Context, by speaker, o order, why *p
 	body := &events.CommandRefused{
 		About: events.About{ID: o.ID}, Command: o.command(by.actor.ID), Why: why.Error(), Do: why.Do, Code: why.Code,
 	}
-	body.Channel = by.channel
+	body.Channel, body.Relay = by.channel, by.relay
 	subject := events.CommandSubject(s.epoch(), body.Type(), o.stored(), o.Run, o.Env, o.ID)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), appendBound)
 	defer cancel()

@@ -123,6 +123,9 @@ func (s *station) ask(token, method, path string, body any) (int, string) {
 	if token != "" {
 		request.Header.Set("Authorization", "Bearer "+token)
 	}
+	if path == "/v1/events" {
+		request.Header.Set("Content-Type", structuredType)
+	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		s.t.Fatal(err)

@@ -47,6 +47,7 @@ func routes() []route {
 		{pattern: "POST /v1/submit", about: aboutSubmit, do: doSubmit},
 		{pattern: "POST /v1/commands", about: aboutCommand, do: doCommand},
 		{pattern: "GET /v1/replays/{id}", verb: identity.Read, do: doReplays},
+		{pattern: "POST /v1/events", about: aboutSaying, do: doSaying},
 		{pattern: "GET /v1/settings/{env}/{app}", verb: identity.Read, do: doConfig},
 		{pattern: "PUT /v1/settings/{env}/{app}/{key}", verb: identity.SetConfig, do: doSetConfig},
 		{pattern: "DELETE /v1/settings/{env}/{app}/{key}", verb: identity.SetConfig, do: doDeleteConfig},

@@ -41,6 +41,8 @@ func sampleBody(pattern string) any {
 	switch {
 	case strings.Contains(pattern, "/v1/commands"):
 		return order{ID: "sample-1234", Verb: "hold", App: "hello"}
+	case strings.Contains(pattern, "POST /v1/events"):
+		return newSpoken("sample-1234", said{Verb: "hold", App: "hello"}).structured()
 	case strings.Contains(pattern, "/v1/submit"):
 		return submission{App: "hello", Image: "127.0.0.1:1/hello@sha256:" + strings.Repeat("a", 64)}
 	case strings.Contains(pattern, "/v1/apps"):

@@ -179,11 +179,16 @@ func (s *Service) settle(ctx context.Context) error {
 
 // serve answers until ctx ends or a listener fails.
 func (s *Service) serve(ctx context.Context, hooks, listener net.Listener) error {
+	hearing, err := s.listenOnBus()
+	if err != nil {
+		return err
+	}
 	working, stopWork := context.WithCancel(ctx)
 	defer stopWork()
 	var work sync.WaitGroup
 	work.Go(func() { s.keepReconciling(working) })
 	work.Go(func() { s.keepPolling(working) })
+	work.Go(func() { hearing(working) })
 	work.Go(func() { s.keepReplaying(working) })
 	requests, abandon := context.WithCancel(context.WithoutCancel(ctx))
 	defer abandon()
@@ -194,7 +199,6 @@ func (s *Service) serve(ctx context.Context, hooks, listener net.Listener) error
 	}
 	s.logger.Info("the gateway answers", "url", s.url, "index", s.IndexURL())
 	s.ready(s.url)
-	var err error
 	select {
 	case <-ctx.Done():
 	case err = <-ended:

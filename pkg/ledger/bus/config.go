@@ -65,6 +65,11 @@ func (c Config) validate() error {
 // event is held to events.MaxEventSize.
 const MaxPayload = 1 << 20
 
+const (
+	botConnections = 16
+	botPayload     = 128 << 10 // bytes: a command and its headers
+)
+
 // WriteConfig writes the nats-server configuration (nats.conf) for cfg. It holds public keys only.
 func WriteConfig(w io.Writer, cfg Config) error {
 	if err := cfg.validate(); err != nil {
@@ -162,6 +167,7 @@ func writeService(b *bytes.Buffer, service events.Writer, public string, epoch i
 func writeBot(b *bytes.Buffer, bot identity.BotKey) {
 	subjects := quote(botSubjects(bot.ID))
 	fmt.Fprintf(b, "  %s {\n    users: [{nkey: %s, permissions: {publish: {allow: [%s]}, subscribe: {allow: [\"_INBOX.>\"]}}}]\n", quote(botAccount(bot.ID)), bot.Public, subjects)
+	fmt.Fprintf(b, "    limits: {max_connections: %d, max_payload: %d}\n", botConnections, botPayload)
 	fmt.Fprintf(b, "    imports: [{service: {account: %s, subject: %s}}]\n  }\n", account(events.Gateway), subjects)
 }
 

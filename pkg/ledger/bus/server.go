@@ -91,12 +91,15 @@ func (s *Server) Reload() (changed bool, err error) {
 	if bytes.Equal(text.Bytes(), s.text) {
 		return false, nil
 	}
-	o, err := options(s.cfg, text.Bytes())
-	if err == nil {
-		err = s.server.ReloadOptions(o)
-	}
-	if err != nil {
-		return false, fmt.Errorf("changing the bus's configuration: %w", err)
+	// The server makes a new account's imports work only when it meets the account for the second time.
+	for range 2 {
+		o, err := options(s.cfg, text.Bytes())
+		if err == nil {
+			err = s.server.ReloadOptions(o)
+		}
+		if err != nil {
+			return false, fmt.Errorf("changing the bus's configuration: %w", err)
+		}
 	}
 	s.text = text.Bytes()
 	return true, nil

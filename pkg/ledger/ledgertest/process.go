@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"towpath.dev/pkg/ledger/bus"
 )
@@ -31,14 +32,41 @@ type process struct {
 	url     string
 	cfg     bus.Config
 	path    string // of its configuration
+	log     string // its path
 }
 
-// Reload does what an operator does: the configuration is written again, and the server told.
+// Reload does what an operator does: the configuration is written again, and the server told; twice, because it makes a
+// new account's imports work only when it meets the account for the second time.
 func (p *process) Reload() (bool, error) {
 	if err := p.configure(); err != nil {
 		return false, err
 	}
-	return true, p.command.Process.Signal(syscall.SIGHUP)
+	for range 2 {
+		before, err := p.reloads()
+		if err == nil {
+			err = p.command.Process.Signal(syscall.SIGHUP)
+		}
+		for end := time.Now().Add(20 * time.Second); err == nil; {
+			now, failed := p.reloads()
+			if failed == nil && now > before {
+				break
+			}
+			if err = failed; err == nil && time.Now().After(end) {
+				err = fmt.Errorf("the server has not read its configuration again within 20 s; see %s", p.log)
+			}
+			<-time.After(10 * time.Millisecond)
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// reloads counts how often the server has read its configuration again.
+func (p *process) reloads() (int, error) {
+	text, err := os.ReadFile(p.log)
+	return bytes.Count(text, []byte("Reloaded server configuration")), err
 }
 
 func (p *process) configure() error {
@@ -75,7 +103,7 @@ func (l *Ledger) startProcess(listen string) (running, error) {
 	}
 	path := filepath.Join(l.dir, "nats.conf")
 	p := &process{
-		command: exec.Command(binary, "-c", path, "-l", filepath.Join(l.dir, "nats.log")), url: "nats://" + listen, path: path,
+		command: exec.Command(binary, "-c", path, "-l", filepath.Join(l.dir, "nats.log")), url: "nats://" + listen, path: path, log: filepath.Join(l.dir, "nats.log"),
 		cfg: bus.Config{StoreDir: filepath.Join(l.dir, "nats"), Listen: listen, Keys: l.Keys, Epoch: l.Epoch},
 	}
 	if err := p.configure(); err != nil {

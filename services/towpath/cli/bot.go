@@ -24,8 +24,8 @@ the file that --output names, mode 0600, and is kept nowhere else; the public ha
 folder. With it the bot can send requests on command.ACTOR.> and hear their answers, and nothing else.
 
 ` + "`towpath up --bus-listen`" + ` takes it up by itself within a second or two. A nats-server elsewhere is told:
-write its configuration again with ` + "`towpath bus config`" + `, then nats-server --signal reload. Neither breaks
-a connection.`,
+write its configuration again with ` + "`towpath bus config`" + `, then nats-server --signal reload, twice (a
+new account works from the second time on). Neither breaks a connection.`,
 		Example: examples("towpath keys bot u-q5n3kzv7d2x4h6aw --output bot.nk", "towpath keys bot u-q5n3kzv7d2x4h6aw --remove"),
 		Args:    arguments(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
