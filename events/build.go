@@ -30,6 +30,8 @@ type Trouble struct {
 	Why  string   `json:"why,omitempty"` // "exit code 2"
 	Do   string   `json:"do,omitempty"`  // "fix and push"
 	Log  []string `json:"log,omitempty"` // the last lines, at most 30, redacted
+	// Tries is how often it was tried before the service gave up; 0 where once was enough to know.
+	Tries int `json:"tries,omitempty"`
 }
 
 // String returns the trouble on one line.

@@ -164,10 +164,26 @@ func (e Event) Encode() ([]byte, error) {
 var (
 	// ErrMalformed is wrapped by Decode for bytes that are no CDEvent.
 	ErrMalformed = errors.New("malformed event")
-	// ErrUnknownType is wrapped by Decode for a type or version that this build does not know. Such
-	// an event is set aside, never guessed at.
+	// ErrUnknownType is wrapped by Decode, in an *UnknownTypeError, for a type or version that this build
+	// does not know. Such an event is set aside, never guessed at.
 	ErrUnknownType = errors.New("unknown event type")
 )
+
+// UnknownTypeError says which type or version a build would have to know to read an event.
+type UnknownTypeError struct {
+	Type        Type
+	SpecVersion string // where it is the version of CDEvents that is unknown
+}
+
+func (e *UnknownTypeError) Error() string {
+	if e.SpecVersion != "" {
+		return fmt.Sprintf("%v: %.100q of CDEvents %.20q", ErrUnknownType, string(e.Type), e.SpecVersion)
+	}
+	return fmt.Sprintf("%v: %.100q", ErrUnknownType, string(e.Type))
+}
+
+// Unwrap returns ErrUnknownType.
+func (e *UnknownTypeError) Unwrap() error { return ErrUnknownType }
 
 // Decode reads CDEvents JSON. The error wraps ErrMalformed or ErrUnknownType. Properties that this
 // build does not know are passed over.
@@ -182,7 +198,17 @@ func Decode(body []byte) (Event, error) {
 	}
 	newBody, ok := bodies[w.Context.Type]
 	if !ok {
-		return Event{}, fmt.Errorf("%w: %.100q", ErrUnknownType, w.Context.Type)
+		if w.Context.Type == "" {
+			return Event{}, fmt.Errorf("%w: context.type is missing", ErrMalformed)
+		}
+		return Event{}, &UnknownTypeError{Type: w.Context.Type}
+	}
+	switch w.Context.SpecVersion {
+	case SpecVersion:
+	case "":
+		return Event{}, fmt.Errorf("%w: context.specversion is missing", ErrMalformed)
+	default:
+		return Event{}, &UnknownTypeError{Type: w.Context.Type, SpecVersion: w.Context.SpecVersion}
 	}
 	at, err := time.Parse(time.RFC3339Nano, w.Context.Timestamp)
 	if err != nil {

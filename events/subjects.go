@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,6 +26,13 @@ const (
 	BucketConfig    = "CONFIG"    // settings of the embedded store
 	BucketSecrets   = "SECRETS"   // the same, encrypted
 	BucketDiscovery = "DISCOVERY" // key: <env>.<app>; where the edge sends requests
+	BucketTries     = "TRIES"     // key: <service>.<durable>.<sequence>; messages that are being tried again
+	BucketAside     = "ASIDE"     // key: <service>.<durable>.<sequence>; messages that nobody acts on, and why
+
+	// AdvisoryStream keeps the bus's word on messages that it no longer delivers, for watch.
+	AdvisoryStream = "ADVISORIES"
+	// AdvisorySubjects is where the bus says so: followed by stream and consumer.
+	AdvisorySubjects = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>"
 
 	BucketNotify = "NOTIFY" // key: receiver; how far its notifications have been sent
 
@@ -81,10 +89,20 @@ func (c Consumer) Filters(epoch int) []string {
 	return f
 }
 
+// WokenBy reports whether events of a type, in whatever version, are delivered to the consumer.
+func (c Consumer) WokenBy(t Type) bool {
+	return slices.ContainsFunc(c.Wakes, func(w Type) bool {
+		return w.Subject() == t.Subject() && w.Predicate() == t.Predicate()
+	})
+}
+
 // Limits of the events stream and the consumers.
 const (
-	MaxEventSize   = 256 << 10 // bytes, headers included
-	MaxAckPending  = 256
+	MaxEventSize = 256 << 10 // bytes, headers included
+	// MaxAckPending is how many messages of one consumer may wait to be settled. Those that wait to be tried
+	// again count, so it is far above what workers hold at once: what waits must not keep others out.
+	MaxAckPending  = 16384
+	MaxInHand      = 256              // messages of one consumer that one process works on
 	MaxPullExpiry  = 30 * time.Second // longer pulls get nothing across accounts
 	MaxBatch       = 256              // events in one batch read; larger ones block appends
 	SignatureName  = "Towpath-Signature"

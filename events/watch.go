@@ -14,9 +14,12 @@ type StageStuck struct {
 	Attempt     int       `json:"attempt"`
 	LastEvent   string    `json:"lastEvent"` // context.id
 	Since       time.Time `json:"since"`
-	Deliveries  int       `json:"deliveries,omitempty"` // tries of the last message, where known
+	Deliveries  int       `json:"deliveries,omitempty"` // tries within the attempt, where known
 	LastError   string    `json:"lastError,omitempty"`
-	Command     string    `json:"command"` // what replays it
+	// Cause is LastError without what differs from run to run (names, digests, times): stages that are
+	// stuck for the same reason share it.
+	Cause   string `json:"cause,omitempty"`
+	Command string `json:"command"` // what replays it
 }
 
 func (*StageStuck) Type() Type  { return TypeStageStuck }

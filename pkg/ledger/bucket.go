@@ -45,13 +45,20 @@ var bucketHistory = map[string]int64{
 	events.BucketSecrets:   64,
 	events.BucketDiscovery: 1,
 	events.BucketNotify:    1,
+	events.BucketTries:     1,
+	events.BucketAside:     1,
 }
+
+// triesLife is how long it is remembered how often a message was tried since its last try.
+const triesLife = 7 * 24 * time.Hour
 
 func bucketStreams() []jetstream.StreamConfig {
 	var all []jetstream.StreamConfig
-	for _, name := range []string{events.BucketActors, events.BucketConfig, events.BucketDiscovery, events.BucketNotify, events.BucketSecrets} {
+	for _, name := range []string{
+		events.BucketActors, events.BucketAside, events.BucketConfig, events.BucketDiscovery, events.BucketNotify, events.BucketSecrets, events.BucketTries,
+	} {
 		subjects := "$KV." + name + ".>"
-		all = append(all, jetstream.StreamConfig{
+		stream := jetstream.StreamConfig{
 			Name:              "KV_" + name,
 			Subjects:          []string{subjects},
 			Storage:           jetstream.FileStorage,
@@ -62,7 +69,11 @@ func bucketStreams() []jetstream.StreamConfig {
 			AllowRollup:       true,
 			AllowDirect:       true,
 			RePublish:         &jetstream.RePublish{Source: subjects, Destination: "live.kv." + name + ".>"},
-		})
+		}
+		if name == events.BucketTries {
+			stream.MaxAge = triesLife
+		}
+		all = append(all, stream)
 	}
 	return all
 }

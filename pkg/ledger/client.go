@@ -45,6 +45,12 @@ type Options struct {
 	// 0 means 10 s. Only Provision uses it; workers read it from the bus and report progress at a third
 	// of it.
 	AckWait time.Duration
+	// MaxDeliver is after how many deliveries the bus stops to deliver a message to a worker; 0 means 2000.
+	// Only Provision uses it.
+	MaxDeliver int
+	// SetAside, where not nil, is called by Follow, in order with its apply, for each message that it
+	// passes over because it is no event that this build can trust and read.
+	SetAside func(Aside)
 	// Logger receives the connection's ups and downs and records set aside; nil means slog.Default.
 	Logger *slog.Logger
 }
@@ -59,6 +65,7 @@ type Client struct {
 	signer  *identity.Signer
 	trust   *identity.Trust
 	logger  *slog.Logger
+	aside   func(Aside)
 
 	position *position
 	closed   chan struct{}
@@ -91,7 +98,7 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 		o.Epoch = 1
 	}
 	c := &Client{
-		service: o.Service, epoch: o.Epoch, prefix: importAPI, logger: o.Logger,
+		service: o.Service, epoch: o.Epoch, prefix: importAPI, logger: o.Logger, aside: o.SetAside,
 		position: newPosition(), closed: make(chan struct{}),
 	}
 	if ownsBus(o.Service) {

@@ -158,6 +158,9 @@ func (f *follower) one(s opened) error {
 		if f.aside != nil {
 			f.aside(s.seq)
 		}
+		if f.client.aside != nil && !f.private {
+			f.client.aside(asideOf(s.stored, s.err))
+		}
 	} else if err := f.apply(s.record); err != nil {
 		return applyError{err}
 	} else {

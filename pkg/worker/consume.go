@@ -17,6 +17,8 @@ import (
 type Message struct {
 	Record    ledger.Record
 	Delivered int // 1 for the first delivery
+	// Failed is how many attempts at it failed, for GiveUp.
+	Failed int
 }
 
 // Handler acts on one message. What it returns settles the message: nil acknowledges it, Permanent
@@ -33,8 +35,9 @@ type Consumer struct {
 	Durable string
 	// Concurrency is how many messages are handled at once; 0 means 1, at most 256.
 	Concurrency int
-	// MaxAttempts is how many failed attempts at a message end it; 0 means 6. Attempts are counted in
-	// this process: a restart begins anew, and watch's deadlines are what bounds a stage for good.
+	// MaxAttempts is how many failed attempts at a message end it; 0 means 6. They are kept on the bus
+	// (ledger.Note), so that a restart goes on counting. Attempts that end with the process itself, again
+	// and again, end the message too.
 	MaxAttempts int
 	// GiveUp is called with the last error when the attempts are used up: the service records it as an
 	// event, and the message is terminated. Where it fails the message is delivered again. nil: the
@@ -73,19 +76,22 @@ func (rt *Runtime) Consume(ctx context.Context, c Consumer, h Handler) error {
 	if err != nil {
 		return err
 	}
-	return rt.consume(ctx, events.StreamName(rt.Ledger.Epoch()), c, func(m *nats.Msg) (job, error) {
-		return rt.eventJob(c, h, m)
+	return rt.consume(ctx, events.StreamName(rt.Ledger.Epoch()), c, source{
+		open: func(m *nats.Msg) (job, error) {
+			d, err := rt.Ledger.Delivered(m)
+			if err != nil {
+				return job{id: d.Seq, delivered: d.Delivered, aside: d.Aside}, err
+			}
+			return rt.eventJob(c, h, d), nil
+		},
+		again: func(r ledger.Record) job { return rt.eventJob(c, h, ledger.Delivery{Record: r, Delivered: 1}) },
 	})
 }
 
-// eventJob verifies a delivered event. The error wraps ledger.ErrSetAside.
-func (rt *Runtime) eventJob(c Consumer, h Handler, m *nats.Msg) (job, error) {
-	d, err := rt.Ledger.Delivered(m)
+// eventJob is the handling of one event.
+func (rt *Runtime) eventJob(c Consumer, h Handler, d ledger.Delivery) job {
 	message := Message{Record: d.Record, Delivered: d.Delivered}
-	j := job{id: d.Seq, delivered: d.Delivered, app: d.Subject.App}
-	if err != nil {
-		return j, err
-	}
+	j := job{id: d.Seq, delivered: d.Delivered, about: about(d.Record)}
 	j.run = func(ctx context.Context) error {
 		if err := rt.await(ctx, d.Seq); err != nil {
 			return RetryAfter(err, 0)
@@ -95,13 +101,23 @@ func (rt *Runtime) eventJob(c Consumer, h Handler, m *nats.Msg) (job, error) {
 				return RetryAfter(err, time.Second)
 			}
 		}
-		boundary.Reached(rt.service, boundary.Received, j.app)
+		boundary.Reached(rt.service, boundary.Received, j.about.App)
 		return h.Handle(ctx, message)
 	}
 	if c.GiveUp != nil {
-		j.giveUp = func(ctx context.Context, last error) error { return c.GiveUp(ctx, message, last) }
+		j.giveUp = func(ctx context.Context, failed int, last error) error {
+			message.Failed = failed
+			return c.GiveUp(ctx, message, last)
+		}
 	}
-	return j, nil
+	return j
+}
+
+// about says in a note which event it is about.
+func about(r ledger.Record) ledger.Note {
+	return ledger.Note{
+		Subject: r.Subject.String(), Stored: r.Time, App: r.Subject.App, Run: r.Subject.Run, Env: r.Subject.Env, Event: r.Event.ID,
+	}
 }
 
 // WakeUp is a timer that fired.
@@ -118,16 +134,37 @@ func (rt *Runtime) WakeUps(ctx context.Context, c Consumer, h func(ctx context.C
 	if err != nil {
 		return err
 	}
-	return rt.consume(ctx, events.TimerStream, c, func(m *nats.Msg) (job, error) {
-		meta, err := m.Metadata()
-		if err != nil {
-			return job{}, fmt.Errorf("%w: no delivery of a consumer: %w", ledger.ErrSetAside, err)
-		}
+	return rt.consume(ctx, events.TimerStream, c, source{open: func(m *nats.Msg) (job, error) {
 		wake := WakeUp{Key: events.Slug(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]), Payload: m.Data}
-		run := func(ctx context.Context) error {
+		return plainJob(m, func(ctx context.Context) error {
 			boundary.Reached(rt.service, boundary.Received, "")
 			return h(ctx, wake)
+		})
+	}})
+}
+
+// Advisories delivers the bus's word on messages that it no longer delivers (ledger.Stopped) to h, in the
+// way of Consume. Only watch may call it. c.Durable is ignored.
+func (rt *Runtime) Advisories(ctx context.Context, c Consumer, h func(context.Context, ledger.Stopped) error) error {
+	c.Durable = ledger.AdvisoryDurable
+	c, err := c.withDefaults()
+	if err != nil {
+		return err
+	}
+	return rt.consume(ctx, events.AdvisoryStream, c, source{open: func(m *nats.Msg) (job, error) {
+		stopped, err := ledger.ReadStopped(m.Data)
+		if err != nil {
+			return job{}, err
 		}
-		return job{id: meta.Sequence.Stream, delivered: int(meta.NumDelivered), run: run}, nil
-	})
+		return plainJob(m, func(ctx context.Context) error { return h(ctx, stopped) })
+	}})
+}
+
+// plainJob is the handling of a message that is no event.
+func plainJob(m *nats.Msg, run func(context.Context) error) (job, error) {
+	meta, err := m.Metadata()
+	if err != nil {
+		return job{}, fmt.Errorf("message %w: no delivery of a consumer: %w", ledger.ErrSetAside, err)
+	}
+	return job{id: meta.Sequence.Stream, delivered: int(meta.NumDelivered), run: run, about: ledger.Note{Subject: m.Subject, Stored: meta.Timestamp}}, nil
 }

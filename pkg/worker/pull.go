@@ -172,5 +172,5 @@ func (p *puller) nak(m *nats.Msg) {
 	}
 }
 
-// maxSlots keeps a consumer's slots below what the bus lets be pending.
-const maxSlots = events.MaxAckPending
+// maxSlots keeps a consumer's slots far below what the bus lets be pending.
+const maxSlots = events.MaxInHand

@@ -60,6 +60,7 @@ type Runtime struct {
 	service   events.Writer
 	state     string // the folder of the snapshot; empty: none
 	kept      kept
+	notes     *notes
 	following sync.WaitGroup
 	stop      context.CancelCauseFunc
 	broken    context.Context // ends when following does, with the cause
@@ -78,21 +79,22 @@ func Open(ctx context.Context, o Options) (*Runtime, error) {
 	if o.Platform == nil {
 		o.Platform = policy.Default()
 	}
+	rt := &Runtime{Platform: o.Platform, Logger: o.Logger, Keys: o.Keys, service: events.Writer(o.Service), state: o.State}
 	client, err := ledger.Connect(ctx, ledger.Options{
 		URL: o.Bus, InProcess: o.InProcess, Service: o.Service, Keys: o.Keys, Trust: o.Trust, Epoch: o.Epoch, Logger: o.Logger,
+		SetAside: rt.passOver,
 	})
 	if err != nil {
 		return nil, err
 	}
-	rt := &Runtime{
-		Ledger: client, Platform: o.Platform, Logger: o.Logger, Keys: o.Keys, service: events.Writer(o.Service), state: o.State,
-	}
+	rt.Ledger, rt.notes = client, newNotes(client, o.Logger)
 	rt.broken, rt.stop = context.WithCancelCause(context.Background())
 	if rt.Fold, err = rt.resume(ctx); err != nil {
 		rt.Close()
 		return nil, fmt.Errorf("reading the ledger as %s: %w", o.Service, err)
 	}
 	rt.following.Go(rt.follow)
+	rt.following.Go(func() { rt.notes.keepAsides(rt.broken) })
 	select {
 	case <-client.CaughtUp():
 		rt.following.Go(rt.keepSnapshots)
@@ -117,6 +119,12 @@ func (rt *Runtime) follow() {
 		err = errClosed
 	}
 	rt.stop(err)
+}
+
+// passOver moves the fold past a message that was set aside, so that nobody waits for it, and has it noted.
+func (rt *Runtime) passOver(a ledger.Aside) {
+	rt.Fold.Skip(a.Seq)
+	rt.notes.passedOver(a)
 }
 
 // Broken ends, with its cause, when the ledger can be followed no further: another history

@@ -56,6 +56,8 @@ func settle(err error, failures, maxAttempts int, jitter float64) settlement {
 		return settlement{verdict: ack}
 	case errors.As(err, &permanent):
 		return settlement{verdict: term}
+	case errors.Is(err, errEndsProcess):
+		return settlement{verdict: giveUp}
 	case errors.As(err, &again):
 		return settlement{verdict: retry, delay: again.after}
 	case failures+1 >= maxAttempts:
@@ -77,6 +79,15 @@ func backoff(failures int, jitter float64) time.Duration {
 	}
 	return d + time.Duration(float64(d)*jitter/4)
 }
+
+// fairPause is the pause after which a message that failed comes again, where many wait for the same: so
+// long that they take at most half of a consumer's slots, and the other half is free for what is new.
+func fairPause(took time.Duration, waiting, slots int) time.Duration {
+	return min(maxFairPause, 2*took*time.Duration(waiting)/time.Duration(slots))
+}
+
+// maxFairPause is the longest, so that an outage's end is noticed.
+const maxFairPause = 5 * time.Minute
 
 func jitter() float64 { return rand.Float64() }
 

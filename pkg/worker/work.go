@@ -11,34 +11,43 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"towpath.dev/events"
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/worker/boundary"
 )
 
 // job is one delivered message, opened.
 type job struct {
-	id        uint64      // its sequence in the stream
-	app       events.Slug // that it is about; empty: none
+	id        uint64 // its sequence in the stream
 	delivered int
 	run       func(context.Context) error
-	giveUp    func(ctx context.Context, last error) error // nil: nothing to record
+	giveUp    func(ctx context.Context, failed int, last error) error // nil: nothing to record
+	about     ledger.Note                                             // what it is about
+	aside     ledger.Aside                                            // of one that cannot be opened
+}
+
+// source is where a consumer's jobs come from.
+type source struct {
+	// open reads a delivered message. The error wraps ledger.ErrSetAside.
+	open func(*nats.Msg) (job, error)
+	// again makes a job of an event that was set aside and can be read by now; nil: there are none.
+	again func(ledger.Record) job
 }
 
 // work handles and settles the messages of one consumer.
 type work struct {
 	rt       *Runtime
 	consumer Consumer
-	open     func(*nats.Msg) (job, error)
+	source   source
 	beat     time.Duration   // between two signs of progress
 	ctx      context.Context // of handlers: ends DrainTimeout after the consumer's
+	alone    chan struct{}   // holds a token while a message is handled that is suspected to end the process
 
-	mu       sync.Mutex
-	failures map[uint64]int // failed attempts at messages that are not settled yet
+	mu    sync.Mutex
+	tries map[uint64]ledger.Note // of messages that this process gave back to be tried again
 }
 
 // consume runs a consumer of any stream.
-func (rt *Runtime) consume(ctx context.Context, stream string, c Consumer, open func(*nats.Msg) (job, error)) error {
+func (rt *Runtime) consume(ctx context.Context, stream string, c Consumer, from source) error {
 	ackWait, err := rt.ackWait(ctx, stream, c.Durable)
 	if err != nil || ctx.Err() != nil {
 		return err
@@ -51,11 +60,18 @@ func (rt *Runtime) consume(ctx context.Context, stream string, c Consumer, open 
 	defer context.AfterFunc(pulling, func() {
 		time.AfterFunc(c.DrainTimeout, func() { cancel(errDrained) })
 	})()
-	w := &work{rt: rt, consumer: c, open: open, beat: ackWait / 3, ctx: handling, failures: map[uint64]int{}}
+	w := &work{
+		rt: rt, consumer: c, source: from, beat: ackWait / 3, ctx: handling, alone: make(chan struct{}, 1), tries: map[uint64]ledger.Note{},
+	}
 	p := &puller{
 		conn: rt.Ledger.Conn(), api: rt.Ledger.API(), stream: stream, durable: c.Durable, slots: c.Concurrency, work: w.message,
 	}
-	if err := p.run(pulling); err != nil {
+	var takingUp sync.WaitGroup
+	takingUp.Go(func() { w.takeUp(pulling) })
+	err = p.run(pulling)
+	stop(nil)
+	takingUp.Wait()
+	if err != nil {
 		return err
 	}
 	if ctx.Err() == nil {
@@ -95,18 +111,25 @@ func (rt *Runtime) ackWait(ctx context.Context, stream, durable string) (time.Du
 func (w *work) message(m *nats.Msg) {
 	start := time.Now()
 	stop := w.progress(m)
-	j, err := w.open(m)
+	j, err := w.source.open(m)
 	if errors.Is(err, ledger.ErrSetAside) {
+		s := w.setAside(j, err)
 		stop()
-		w.rt.Logger.Error("message set aside", "durable", w.consumer.Durable, "subject", m.Subject, "seq", j.id, "err", err)
-		w.reply(m, "+TERM "+oneLine(err))
+		w.answer(m, s, err)
 		return
 	}
+	var s settlement
 	if err == nil {
-		err = protect(w.ctx, j.run)
+		s, err = w.handle(j)
 	}
-	s := w.settle(j, err)
 	stop()
+	w.answer(m, s, err)
+	boundary.Reached(w.rt.service, boundary.Ack, j.about.App)
+	w.log(m, j, s, err, time.Since(start))
+}
+
+// answer tells the bus what was settled.
+func (w *work) answer(m *nats.Msg, s settlement, err error) {
 	switch s.verdict {
 	case ack:
 		w.reply(m, "+ACK")
@@ -115,33 +138,51 @@ func (w *work) message(m *nats.Msg) {
 	case retry:
 		w.reply(m, fmt.Sprintf(`-NAK {"delay": %d}`, s.delay.Nanoseconds()))
 	}
-	boundary.Reached(w.rt.service, boundary.Ack, j.app)
-	w.log(m, j, s, err, time.Since(start))
 }
 
-// settle decides on a message, counts its failed attempts, and lets the service record that it gives up.
-func (w *work) settle(j job, err error) settlement {
-	w.mu.Lock()
-	failures := w.failures[j.id]
-	w.mu.Unlock()
+// setAside keeps why a message cannot be opened. Only when that is kept is it ended.
+func (w *work) setAside(j job, err error) settlement {
+	w.rt.Logger.Error("message set aside", "durable", w.consumer.Durable, "seq", j.id, "err", err)
+	if j.aside.Seq > 0 && w.rt.notes.aside(w.ctx, w.consumer.Durable, j.aside) != nil {
+		return settlement{verdict: retry, delay: maxPause}
+	}
+	return settlement{verdict: term}
+}
+
+// handle runs a job and decides what becomes of its message. The error is the handler's.
+func (w *work) handle(j job) (settlement, error) {
+	start := time.Now()
+	note := w.history(j)
+	leave, err := w.enter(j, &note)
+	if err == nil {
+		err = protect(w.ctx, j.run)
+	}
+	leave()
+	return w.settle(j, note, err, time.Since(start)), err
+}
+
+// settle decides on a message, lets the service record that it gives up, and notes what is tried again.
+func (w *work) settle(j job, note ledger.Note, err error, took time.Duration) settlement {
 	if w.ctx.Err() != nil && err != nil {
 		return settlement{verdict: retry} // a shutdown's doing, not the message's
 	}
-	s := settle(err, failures, w.consumer.MaxAttempts, jitter())
+	s := settle(err, note.Failed, w.consumer.MaxAttempts, jitter())
+	if s.counts {
+		note.Failed++
+	}
 	if s.verdict == giveUp && j.giveUp != nil {
-		record := func(ctx context.Context) error { return j.giveUp(ctx, err) }
+		record := func(ctx context.Context) error { return j.giveUp(ctx, note.Failed, err) }
 		if failed := protect(w.ctx, record); failed != nil {
 			w.rt.Logger.Error("giving up could not be recorded", "durable", w.consumer.Durable, "seq", j.id, "err", failed)
-			return settlement{verdict: retry, delay: maxPause}
+			s = settlement{verdict: retry, delay: maxPause}
+			err = fmt.Errorf("%w; and that could not be recorded: %w", err, failed)
 		}
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	switch {
-	case s.verdict != retry:
-		delete(w.failures, j.id)
-	case s.counts:
-		w.failures[j.id] = failures + 1
+	if s.verdict == retry {
+		s.delay = max(s.delay, w.fair(took))
+		w.remember(j, note, s, err)
+	} else {
+		w.forget(j, note)
 	}
 	return s
 }

@@ -339,7 +339,7 @@ func (s *Service) giveUp(ctx context.Context, m worker.Message, last error) erro
 			continue
 		}
 		record := recorder{book: s.rt, run: run, attempt: d.attempt}
-		trouble := events.Trouble{What: "building the image", Why: shorten(last.Error())}
+		trouble := events.Trouble{What: "building the image", Why: shorten(last.Error()), Tries: m.Failed}
 		if err := record.ended(ctx, events.Error, trouble); err != nil {
 			return err
 		}

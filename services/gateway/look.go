@@ -52,7 +52,7 @@ func doRun(c *call) error {
 		}
 		app, run = c.changed(app, run, after, timeout)
 	}
-	writeJSON(c.w, http.StatusOK, view.NewRun(app, run, c.s.runURL(c.app, c.run)))
+	writeJSON(c.w, http.StatusOK, c.s.show(app, run, c.s.runURL(c.app, c.run)))
 	return nil
 }
 

@@ -57,6 +57,7 @@ func routes() []route {
 		{pattern: "GET /v1/environments", verb: identity.Read, do: doEnvironments},
 		{pattern: "GET /v1/environments/{env}", verb: identity.Read, do: doEnvironment},
 		{pattern: "GET /v1/stuck", verb: identity.Read, do: doStuck},
+		{pattern: "GET /v1/messages", verb: identity.Read, do: doMessages},
 		{pattern: "GET /v1/events", verb: identity.Read, do: doEvents},
 		{pattern: "GET /v1/actors", verb: identity.ManageActors, do: doActors},
 		{pattern: "POST /v1/actors", verb: identity.ManageActors, do: doAddActor},

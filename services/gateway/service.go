@@ -51,6 +51,7 @@ type Service struct {
 	stopping    context.Context // ends when no new work is taken
 	panics      atomic.Int64    // requests that made the gateway panic
 	done        commandLog
+	noted       noted
 }
 
 // New validates and does no IO.
@@ -190,6 +191,9 @@ func (s *Service) serve(ctx context.Context, hooks, listener net.Listener) error
 	work.Go(func() { s.keepPolling(working) })
 	work.Go(func() { hearing(working) })
 	work.Go(func() { s.keepReplaying(working) })
+	for _, bucket := range noteBuckets {
+		work.Go(func() { s.keepNotes(working, bucket) })
+	}
 	requests, abandon := context.WithCancel(context.WithoutCancel(ctx))
 	defer abandon()
 	servers := []*http.Server{s.server(requests, s.handler()), s.server(requests, s.hooks())}

@@ -237,7 +237,7 @@ func (s *Service) giveUp(ctx context.Context, m worker.Message, last error) erro
 		return nil
 	}
 	return recorder{book: s.rt, trial: t}.finished(ctx, events.Error, &events.Trouble{
-		What: fmt.Sprintf("verifying %s in %s", t.run.Name(), place.Env), Why: last.Error(),
+		What: fmt.Sprintf("verifying %s in %s", t.run.Name(), place.Env), Why: last.Error(), Tries: m.Failed,
 		Do: t.run.ReplayCommand(fold.StageVerify, place.Env),
 	})
 }

@@ -323,7 +323,7 @@ func (s *Service) giveUp(ctx context.Context, m worker.Message, last error) erro
 			continue
 		}
 		record := recorder{book: s.rt, run: run, attempt: d.attempt}
-		err := record.ended(ctx, events.Error, events.Trouble{What: "vetting the image", On: run.Artifact.Repository + "@" + run.Artifact.Digest, Why: last.Error()})
+		err := record.ended(ctx, events.Error, events.Trouble{What: "vetting the image", On: run.Artifact.Repository + "@" + run.Artifact.Digest, Why: last.Error(), Tries: m.Failed})
 		if err != nil {
 			return err
 		}

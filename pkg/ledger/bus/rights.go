@@ -54,9 +54,13 @@ var accounts = []events.Writer{
 
 // bucketRights says who may read and who may write each bucket. Whoever may write may read.
 var bucketRights = map[string]struct{ read, write []events.Writer }{
-	events.BucketActors:    {write: []events.Writer{events.Gateway}},
-	events.BucketConfig:    {write: []events.Writer{events.Gateway}, read: []events.Writer{events.Promote}},
-	events.BucketSecrets:   {write: []events.Writer{events.Gateway}, read: []events.Writer{events.Promote}},
+	events.BucketActors:  {write: []events.Writer{events.Gateway}},
+	events.BucketConfig:  {write: []events.Writer{events.Gateway}, read: []events.Writer{events.Promote}},
+	events.BucketSecrets: {write: []events.Writer{events.Gateway}, read: []events.Writer{events.Promote}},
+	events.BucketTries:   {read: []events.Writer{events.Gateway, events.Watch, events.Build, events.Vet, events.Promote, events.Verify}},
+	events.BucketAside: {read: []events.Writer{
+		events.Gateway, events.Watch, events.Build, events.Vet, events.Promote, events.Verify, events.Notify,
+	}},
 	events.BucketDiscovery: {write: []events.Writer{events.Promote}, read: []events.Writer{events.Edge, events.Gateway, events.Verify, events.Watch}},
 	events.BucketNotify:    {write: []events.Writer{events.Notify}},
 }
@@ -74,12 +78,21 @@ func grants(service events.Writer, epoch int) []grant {
 			grant{subject: "append." + string(service) + ".>"},
 			grant{subject: "log." + string(service) + ".>"})
 	}
+	if service != events.Edge {
+		// What a service says of messages that it cannot settle; no other can say it in its place.
+		g = append(g,
+			grant{subject: "$KV." + events.BucketTries + "." + string(service) + ".>"},
+			grant{subject: "$KV." + events.BucketAside + "." + string(service) + ".>"})
+	}
 	for _, c := range events.Consumers {
 		if c.Service == service {
 			g = append(g, consume(stream, c.Durable)...)
 		}
 	}
-	for _, name := range []string{events.BucketActors, events.BucketConfig, events.BucketDiscovery, events.BucketNotify, events.BucketSecrets} {
+	for _, name := range []string{
+		events.BucketActors, events.BucketConfig, events.BucketDiscovery, events.BucketNotify, events.BucketSecrets, events.BucketTries,
+		events.BucketAside,
+	} {
 		g = append(g, bucketGrants(service, name)...)
 	}
 	switch service {
@@ -89,9 +102,8 @@ func grants(service events.Writer, epoch int) []grant {
 			grant{subject: "live.log.>", stream: true})
 	case events.Watch:
 		g = append(g, consume(events.TimerStream, "timers")...)
-		g = append(g,
-			grant{subject: "timer.set.>"},
-			grant{subject: "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>", stream: true})
+		g = append(g, consume(events.AdvisoryStream, "advisories")...)
+		g = append(g, grant{subject: "timer.set.>"})
 	}
 	for i := range g {
 		g[i].account = account(service)
@@ -135,6 +147,7 @@ func ownerRights(service events.Writer, epoch int) (publish, subscribe []string)
 				"append.ledger.>",
 				ownAPI + "DIRECT.GET." + events.StreamName(epoch),
 				"log.ledger.>",
+				"$KV." + events.BucketAside + ".ledger.>", ownAPI + "DIRECT.GET.KV_" + events.BucketAside,
 			}, []string{
 				"append.>", "_INBOX.>", events.LiveSubjects,
 			}

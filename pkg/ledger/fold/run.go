@@ -137,6 +137,26 @@ type Replay struct {
 // Ended reports whether the present attempt came to an end.
 func (s *Stage) Ended() bool { return s.Outcome != "" }
 
+// Tried is how often the attempt was tried before it became stuck; 0 where that is not known.
+func (s *Stage) Tried() int {
+	switch {
+	case s.Stuck != nil && s.Stuck.Deliveries > 0:
+		return s.Stuck.Deliveries
+	case s.Trouble != nil:
+		return s.Trouble.Tries
+	}
+	return 0
+}
+
+// Cause is why the stage is stuck, in words that are the same for every stage that is stuck for the same
+// reason; empty where watch has not said so yet.
+func (s *Stage) Cause() string {
+	if s.Stuck == nil {
+		return ""
+	}
+	return s.Stuck.Cause
+}
+
 func (s *Stage) touch(r ledger.Record) {
 	s.LastEvent, s.Since = r.Event.ID, r.Event.Time
 }

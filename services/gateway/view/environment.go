@@ -144,6 +144,9 @@ type StuckStage struct {
 	Env     string    `json:"env,omitempty"`
 	Since   time.Time `json:"since"`
 	Why     string    `json:"why"`
+	Attempt int       `json:"attempt"`
+	Tries   int       `json:"tries,omitempty"` // within the attempt, where they were counted
+	Cause   string    `json:"cause"`           // Why without what differs from run to run
 	Command string    `json:"command"`
 }
 
@@ -157,9 +160,13 @@ func Stuck(apps []*fold.App) []StuckStage {
 			}
 			for _, s := range NewRun(app, run, "").Stages {
 				if s.Status == string(fold.Stuck) {
-					list = append(list, StuckStage{
-						Run: run.Name(), Stage: s.Stage, Env: s.Env, Since: since(run, s), Why: s.Detail, Command: s.Command,
-					})
+					one := StuckStage{
+						Run: run.Name(), Stage: s.Stage, Env: s.Env, Since: since(run, s), Why: s.Detail, Attempt: s.Attempt, Command: s.Command,
+					}
+					if stage, ok := run.Stage(s.Stage, events.Slug(s.Env)); ok {
+						one.Tries, one.Cause = stage.Tried(), stage.Cause()
+					}
+					list = append(list, one)
 				}
 			}
 		}

@@ -43,7 +43,10 @@ type StuckStage struct {
 	Env     string    `json:"env,omitempty"`
 	Since   time.Time `json:"since"`
 	Why     string    `json:"why"`
-	Command string    `json:"command"` // what replays it
+	Attempt int       `json:"attempt"`
+	Tries   int       `json:"tries,omitempty"` // within the attempt, where they were counted
+	Cause   string    `json:"cause"`           // Why without what differs from run to run
+	Command string    `json:"command"`         // what replays it
 }
 
 // Stuck lists the stages that wait for an operator.

@@ -77,6 +77,8 @@ type Stage struct {
 	Replay   *Asked     `json:"replay,omitempty"`   // who asked for this attempt; nil for the first
 	Skipped  *Asked     `json:"skipped,omitempty"`  // of verify: who skipped it
 	Replaced *Asked     `json:"replaced,omitempty"` // of promote: who brought another version back in its place
+	Tries    int        `json:"tries,omitempty"`    // that failed, of one that is tried again by itself
+	Next     *time.Time `json:"nextTry,omitempty"`  // when it is
 }
 
 // Asked is who asked for something, and why.

@@ -1,0 +1,147 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"towpath.dev/services/towpath/client"
+	"towpath.dev/services/towpath/screen"
+)
+
+func (p *program) stuckCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "stuck", Short: "List what waits for an operator, with the command that replays it",
+		Long: `List the stages that wait for an operator, the oldest first, with the command that replays each.
+
+Below them stand messages that are tried again by themselves, with why; and messages that were set aside:
+nobody acts on them, the ledger keeps them, and where a newer Towpath can read them it takes them up.
+
+With --json it is one list; "kind" is "stage" or "message", and a message has a "state": retrying, parked
+(upgrade to read it), aside (it cannot be trusted or read) or stopped (the bus delivers it no more).`,
+		Example: examples("towpath stuck", "towpath stuck --json"),
+		Args:    arguments(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			api, err := p.open()
+			if err != nil {
+				return err
+			}
+			stages, err := api.Stuck(c.Context())
+			if err != nil {
+				return err
+			}
+			messages, err := api.Messages(c.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return p.printJSON(stuckList(stages, messages))
+			}
+			p.stuck(stages, messages, time.Now())
+			return nil
+		},
+	}
+	jsonFlag(c, &asJSON)
+	return c
+}
+
+// stuckList is what is printed as JSON.
+func stuckList(stages []client.StuckStage, messages []client.Message) []any {
+	list := []any{}
+	for _, s := range stages {
+		list = append(list, struct {
+			Kind string `json:"kind"`
+			client.StuckStage
+		}{"stage", s})
+	}
+	for _, m := range messages {
+		list = append(list, struct {
+			Kind string `json:"kind"`
+			client.Message
+		}{"message", m})
+	}
+	return list
+}
+
+func (p *program) stuck(stages []client.StuckStage, messages []client.Message, now time.Time) {
+	if len(stages) == 0 {
+		p.say("Nothing is stuck.")
+	}
+	sign, style := screen.Mark(client.Stuck)
+	for i, s := range stages {
+		if i > 0 {
+			p.say("")
+		}
+		place := screen.Place(client.Stage{Stage: s.Stage, Env: s.Env})
+		times := screen.Ago(now, s.Since)
+		if s.Attempt > 1 {
+			times += fmt.Sprintf(", attempt %d", s.Attempt)
+		}
+		if s.Tries > 1 {
+			times += fmt.Sprintf(", tried %d times", s.Tries)
+		}
+		p.say("%s %s  %s  %s", p.out.Paint(style, sign), p.out.Paint(screen.Bold, s.Run), place, p.out.Paint(screen.Dim, times))
+		p.indented(s.Why)
+		p.say("    → %s", p.out.Paint(screen.Bold, screen.Line(s.Command)))
+	}
+	var retrying, aside []client.Message
+	for _, m := range messages {
+		if m.State == client.MessageRetrying {
+			retrying = append(retrying, m)
+		} else {
+			aside = append(aside, m)
+		}
+	}
+	p.retrying(retrying, now)
+	p.setAside(aside, now)
+}
+
+// indented prints a text that may have several lines below what it is about.
+func (p *program) indented(text string) {
+	for _, l := range screen.Wrap(text, max(0, p.out.Width-4)) {
+		p.say("    %s", l)
+	}
+}
+
+// retrying prints what is tried again by itself.
+func (p *program) retrying(messages []client.Message, now time.Time) {
+	if len(messages) == 0 {
+		return
+	}
+	p.say("")
+	p.say("Tried again by itself:")
+	for _, m := range messages {
+		what := m.Run
+		if what == "" {
+			what = screen.Line(m.Subject)
+		}
+		text := fmt.Sprintf("try %d of %d failed", m.Tries, m.Allowed)
+		if m.Next != nil && m.Next.After(now) {
+			text += ", the next in " + screen.Took(m.Next.Sub(now))
+		}
+		p.say("  %s  %s  %s", p.out.Paint(screen.Bold, what), strings.Join(m.Services, ", "), p.out.Paint(screen.Dim, text))
+		p.indented(m.Why)
+	}
+}
+
+// setAside prints what nobody acts on.
+func (p *program) setAside(messages []client.Message, now time.Time) {
+	if len(messages) == 0 {
+		return
+	}
+	p.say("")
+	p.say("Set aside, nobody acts on it:")
+	for _, m := range messages {
+		what := fmt.Sprintf("event %d", m.Seq)
+		if m.Type != "" {
+			what += "  " + screen.Line(m.Type)
+		}
+		p.say("  %s  %s", p.out.Paint(screen.Bold, what), p.out.Paint(screen.Dim, screen.Ago(now, m.Since)+", met by "+strings.Join(m.Services, ", ")))
+		p.indented(screen.Line(m.Subject))
+		p.indented(m.Why)
+		p.say("    → %s", p.out.Paint(screen.Bold, screen.Line(m.Do)))
+	}
+}
