@@ -75,14 +75,18 @@ func New(cfg Config, deps Deps) (*Service, error) {
 func (s *Service) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	wakeUps := make(chan error, 1)
+	told := make(chan error, 2)
 	go func() {
-		wakeUps <- s.rt.WakeUps(ctx, worker.Consumer{}, func(ctx context.Context, _ worker.WakeUp) error { return s.look(ctx) })
+		told <- s.rt.WakeUps(ctx, worker.Consumer{}, func(ctx context.Context, _ worker.WakeUp) error { return s.look(ctx) })
+		stop()
+	}()
+	go func() {
+		told <- s.rt.Advisories(ctx, worker.Consumer{}, s.stopped)
 		stop()
 	}()
 	err := s.follow(ctx)
 	stop()
-	return errors.Join(err, <-wakeUps)
+	return errors.Join(err, <-told, <-told)
 }
 
 // follow looks at every change of the fold, and at every tick.
@@ -147,6 +151,25 @@ func (s *Service) act(ctx context.Context, d due, now time.Time) error {
 		return s.schedule(ctx, d)
 	}
 	boundary.Reached(events.Watch, boundary.Decided, d.run.App)
+	return s.say(ctx, s.tries(ctx, d), now)
+}
+
+// noteBound is how long watch waits for what workers noted, which is worth less than being in time.
+const noteBound = time.Second
+
+// tries adds what the stage's worker noted of its tries, where that can be had.
+func (s *Service) tries(ctx context.Context, d due) due {
+	ctx, cancel := context.WithTimeout(ctx, noteBound)
+	defer cancel()
+	notes, err := s.rt.Ledger.Notes(ctx, events.BucketTries, events.Writer(d.stage))
+	if err != nil {
+		s.rt.Logger.Warn("tries at a stage are not known", "run", d.run.Name(), "stage", d.stage, "err", err)
+	}
+	return d.tried(notes)
+}
+
+// say writes stage.stuck, once for each attempt.
+func (s *Service) say(ctx context.Context, d due, now time.Time) error {
 	body := d.stuck()
 	subject := events.StuckSubject(s.rt.Ledger.Epoch(), d.run.App, d.run.N, d.env, d.stage, d.attempt)
 	_, err := s.rt.Append(ctx, subject, events.New(events.Watch, now, d.run.ChainID, body, events.Path(body.LastEvent)))

@@ -33,13 +33,14 @@ type Ledger struct {
 	// Epoch is the open one.
 	Epoch int
 
-	t       testing.TB
-	dir     string
-	begin   func(listen string) (running, error)
-	server  running
-	logger  *slog.Logger
-	ackWait time.Duration
-	head    uint64 // the last sequence that the conformance suite has seen
+	t          testing.TB
+	dir        string
+	begin      func(listen string) (running, error)
+	server     running
+	logger     *slog.Logger
+	ackWait    time.Duration
+	maxDeliver int
+	head       uint64 // the last sequence that the conformance suite has seen
 
 	stopDoor func()
 	mu       sync.Mutex
@@ -54,6 +55,9 @@ func Logging(logger *slog.Logger) Option { return func(l *Ledger) { l.logger = l
 
 // AckWait is how long workers may be silent about a message, instead of 10 s.
 func AckWait(d time.Duration) Option { return func(l *Ledger) { l.ackWait = d } }
+
+// MaxDeliver is after how many deliveries the bus stops to deliver a message to a worker, instead of 2000.
+func MaxDeliver(n int) Option { return func(l *Ledger) { l.maxDeliver = n } }
 
 // Start makes a ledger in the test's temporary folder, with a TCP listener on a free loopback port.
 func Start(t testing.TB, options ...Option) *Ledger {
@@ -81,7 +85,7 @@ func Start(t testing.TB, options ...Option) *Ledger {
 func (l *Ledger) Provision() {
 	l.t.Helper()
 	o := l.Options(string(events.Operator))
-	o.AckWait = l.ackWait
+	o.AckWait, o.MaxDeliver = l.ackWait, l.maxDeliver
 	if err := ledger.Provision(context.Background(), o); err != nil {
 		l.t.Fatal(err)
 	}

@@ -67,7 +67,7 @@ func message(apps []*fold.App, n ledger.Note) Message {
 	case ledger.SetAside:
 		m.Do = "nothing acts on it: find out who wrote it; the ledger keeps it"
 	case ledger.Halted:
-		m.Do = fmt.Sprintf("see the log of %s and mend the cause", n.Service)
+		m.Do = fmt.Sprintf("see the log of %s and mend the cause", n.Durable)
 	}
 	for _, a := range apps {
 		for _, run := range a.Runs {
