@@ -44,6 +44,10 @@ func idOf(first Hash) string { return hex.EncodeToString(first[:]) }
 
 // ErrSetAside is wrapped for a stored message that is no event this build can trust and read: a wrong
 // signature, a malformed body, a type that it does not know. It is passed over and never guessed at.
+//
+// The time that an event gives itself is no reason: the door holds it to its clock, order comes from
+// sequences, and a reader that compared it to the bus's clock would set aside for good whatever was stored
+// while that clock was wrong.
 var ErrSetAside = errors.New("set aside")
 
 // stored is one message of a stream as the bus returns it, before anything in it is believed.
@@ -142,6 +146,9 @@ func decoded(s stored, subject events.Subject, signature string) (Record, error)
 	event, err := events.Decode(s.body)
 	if err != nil {
 		return Record{}, fmt.Errorf("event %d on %s %w: %w", s.seq, s.subject, ErrSetAside, err)
+	}
+	if t := event.Body.Type(); t.Subject() != subject.Subject || t.Predicate() != subject.Predicate {
+		return Record{}, fmt.Errorf("event %d on %s %w: it is a %s", s.seq, s.subject, ErrSetAside, t)
 	}
 	return Record{Seq: s.seq, Time: s.time, Subject: subject, Event: event, Body: s.body, Signature: signature}, nil
 }

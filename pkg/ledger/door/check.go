@@ -53,8 +53,16 @@ func check(trust *identity.Trust, epoch int, m *nats.Msg, now time.Time) (admiss
 	if a.event, err = events.Decode(m.Data); err != nil {
 		return admissible{}, err
 	}
+	if off := a.event.Time.Sub(now); off.Abs() > maxClock {
+		return admissible{}, fmt.Errorf("the event's time is %s, %s off the clock here: set the clock of the machine that %s runs on, or of this one",
+			a.event.Time.Format(time.RFC3339), off.Round(time.Second), subject.Writer)
+	}
 	return a, checkEvent(subject, a.event, m.Header)
 }
+
+// maxClock is how far an event's time may be from the door's. An append that waited for the bus is late by as
+// much as the bus was away.
+const maxClock = 30 * time.Minute
 
 // checkEvent decides whether what the event says of itself agrees with where it is to be stored and
 // with its headers.
