@@ -64,3 +64,41 @@ func FuzzParseSubject(f *testing.F) {
 		}
 	})
 }
+
+// FuzzSubjects builds subjects of whatever names come: a builder's subject is either refused, or is read back
+// as it was, and no name reaches another token.
+func FuzzSubjects(f *testing.F) {
+	f.Add("hello", "prod", "https://example.org/x.git", "KEY", 1, 1, 1)
+	f.Add("*", ">", "a.b", "\x00", 0, -1, 1<<40)
+	f.Add("_", "", "-", "é", 1<<31, 1, 1)
+	f.Fuzz(func(t *testing.T, app, env, text, id string, epoch, run, attempt int) {
+		key := Key(text, id)
+		for _, s := range []Subject{
+			AppSubject(epoch, Slug(app)),
+			RunStartSubject(epoch, TypeChangeMerged, Slug(app), text, id, run, text),
+			CommandSubject(epoch, TypeCommandReceived, Slug(app), run, Slug(env), id),
+			SettingSubject(epoch, TypeSettingChanged, Slug(app), Slug(env), id, uint64(attempt)),
+			PolicySubject(epoch, attempt),
+			BuildSubject(epoch, TypeBuildStarted, Slug(app), run, Slug(text), attempt),
+			VetSubject(epoch, TypeVetRunStarted, Slug(app), run, key, attempt),
+			PromoteSubject(epoch, TypePipelineRunQueued, Slug(app), run, Slug(env), key, attempt),
+			SlotSubject(epoch, TypeSlotTaken, Slug(app), Slug(env), attempt),
+			ServiceSubject(epoch, TypeServiceDeployed, Slug(app), run, Slug(env), attempt),
+			VerifySubject(epoch, TypeTestCaseRunFinished, Slug(app), run, Slug(env), attempt, run, attempt),
+			StageReplayedSubject(epoch, Writer(env), Slug(app), run, Slug(env), text, attempt),
+			StuckSubject(epoch, Slug(app), run, Slug(env), text, attempt),
+		} {
+			if s.Validate() != nil {
+				continue
+			}
+			for _, written := range []string{s.String(), s.AppendSubject()} {
+				if got, err := ParseSubject(written); err != nil || got != s {
+					t.Errorf("%+v is written %q and read as %+v, %v", s, written, got, err)
+				}
+			}
+		}
+		if _, err := ParseSlug(string(key)); err != nil {
+			t.Errorf("the key of %q is %q: %v", text, key, err)
+		}
+	})
+}
