@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -262,5 +263,47 @@ func TestWhatAnOlderBuildParkedIsTakenUp(t *testing.T) {
 	want := command(t, gateway)
 	if got := receive(t, seen, "the next"); got != want {
 		t.Errorf("handled %d after all was taken up, want %d", got, want)
+	}
+}
+
+// TestHundredsThatWaitLetOthersThrough: more messages than a worker ever holds fail for as long as something is
+// away. What comes after them, and has nothing to do with it, is handled at once.
+func TestHundredsThatWaitLetOthersThrough(t *testing.T) {
+	l := ledgertest.Start(t)
+	gateway, build := open(t, l, "gateway"), open(t, l, "build")
+	const waiting = events.MaxInHand + 64
+	var appending sync.WaitGroup
+	for range 8 {
+		appending.Go(func() {
+			for range waiting / 8 {
+				command(t, gateway)
+			}
+		})
+	}
+	appending.Wait()
+	var failed sync.Map
+	var many atomic.Int32
+	all, through := make(chan struct{}), make(chan uint64, 10)
+	consume(t, build, worker.Consumer{Concurrency: 4, MaxAttempts: 1000}, func(_ context.Context, m worker.Message) error {
+		if m.Record.Seq > waiting {
+			through <- m.Record.Seq
+			return nil
+		}
+		if _, again := failed.LoadOrStore(m.Record.Seq, true); !again && many.Add(1) == waiting {
+			close(all)
+		}
+		<-time.After(5 * time.Millisecond) // the answer of what is away
+		return errors.New("the registry is away")
+	})
+	receive(t, all, "a try at each")
+	start := time.Now()
+	for range 3 {
+		want := command(t, gateway)
+		if got := receive(t, through, "what has nothing to do with it"); got != want {
+			t.Errorf("handled %d, want %d", got, want)
+		}
+	}
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("three neighbours took %s", took)
 	}
 }

@@ -51,3 +51,18 @@ func TestBackoffGrowsAndIsBounded(t *testing.T) {
 		}
 	})
 }
+
+// What waits for the same takes half of the slots at most, however much it is and however long a try takes.
+func TestFairPause(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		took := time.Duration(rapid.IntRange(0, 10_000).Draw(t, "took")) * time.Millisecond
+		waiting, slots := rapid.IntRange(0, 1000).Draw(t, "waiting"), rapid.IntRange(1, maxSlots).Draw(t, "slots")
+		d := fairPause(took, waiting, slots)
+		if d < 0 || d > maxFairPause {
+			t.Fatalf("pause of %s", d)
+		}
+		if busy := float64(waiting) * float64(took) / float64(max(d, 1)); d < maxFairPause && d > 0 && busy > float64(slots)/2+1 {
+			t.Fatalf("%d messages of %s each, every %s, keep %.1f of %d slots busy", waiting, took, d, busy, slots)
+		}
+	})
+}
