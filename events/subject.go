@@ -121,9 +121,13 @@ func ParseSubject(text string) (Subject, error) {
 	return s, nil
 }
 
-// Validate reports whether every token is one that ParseSubject accepts.
+// Validate reports whether every token is one that ParseSubject accepts, and reads back as it is: a name "_"
+// would be read as none.
 func (s Subject) Validate() error {
-	_, err := ParseSubject(s.String())
+	got, err := ParseSubject(s.String())
+	if err == nil && got != s {
+		err = fmt.Errorf("subject %.120q: a name or number in it reads as none", s.String())
+	}
 	return err
 }
 

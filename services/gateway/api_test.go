@@ -578,3 +578,35 @@ func TestStopDuringPush(t *testing.T) {
 	contains(t, <-done, "hello/2")
 	<-ended
 }
+
+// TestWhatServicesCannotSettleIsShown: what build tries again is at its run, and with what was set aside in the list.
+func TestWhatServicesCannotSettleIsShown(t *testing.T) {
+	s, _ := pushed(t)
+	build := s.ledger.Client("build")
+	again := ledger.Note{
+		Service: events.Build, Durable: "build", Seq: 3, State: ledger.Retrying, App: "hello", Event: s.run("hello", 1).StartEvent,
+		Failed: 2, Allowed: 13, Why: "the registry is away", First: time.Now(), Last: time.Now(),
+	}
+	aside := ledger.Note{Service: events.Build, Durable: "build", Seq: 9, State: ledger.SetAside, Why: "signature not accepted", First: time.Now()}
+	for _, n := range []ledger.Note{again, aside} {
+		if err := build.Keep(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	messages := func() (list []view.Message) { return get[[]view.Message](s, "GET", "/v1/messages", nil) }
+	eventually(t, "both are listed", func() bool { return len(messages()) == 2 })
+	if list := messages(); list[0].Run != "hello/1" || list[0].Tries != 2 || list[1].State != "aside" || list[1].Why != "signature not accepted" {
+		t.Errorf("messages %+v", list)
+	}
+	shown := get[view.Run](s, "GET", "/v1/apps/hello/runs/1", nil)
+	if !strings.Contains(shown.Detail, "try 2 of 13 failed") || shown.Stages[0].Tries != 2 {
+		t.Errorf("shown %+v", shown)
+	}
+	if err := build.Drop(t.Context(), again); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the settled one left", func() bool { return len(messages()) == 1 })
+	if shown := get[view.Run](s, "GET", "/v1/apps/hello/runs/1", nil); shown.Detail != "" {
+		t.Errorf("shown %+v", shown)
+	}
+}

@@ -179,7 +179,9 @@ func (s *Stage) end(r ledger.Record, status Status, outcome events.Outcome, trou
 		return
 	}
 	s.Status, s.Outcome, s.Trouble, s.Finished = status, outcome, trouble, r.Event.Time
-	s.Stuck = nil
+	if status != Stuck {
+		s.Stuck = nil
+	}
 	if s.Started.IsZero() {
 		s.Started = r.Event.Time
 	}

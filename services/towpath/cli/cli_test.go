@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"towpath.dev/pkg/pipeline"
 	"towpath.dev/services/towpath/client"
@@ -364,5 +365,52 @@ func TestHelp(t *testing.T) {
 	}
 	if lists < 10 {
 		t.Errorf("only %d lists", lists)
+	}
+}
+
+// TestStuckHasASectionForEach: stages with their command, what is tried again by itself, and what was set aside.
+func TestStuckHasASectionForEach(t *testing.T) {
+	next := time.Now().Add(time.Minute)
+	answers := map[string]any{
+		"GET /v1/stuck": []client.StuckStage{{
+			Run: "hello/3", Stage: "promote", Env: "qa", Since: time.Now().Add(-time.Hour), Why: "no engine", Cause: "no engine", Attempt: 2, Tries: 12,
+			Command: "towpath replay hello/3 promote --env qa",
+		}},
+		"GET /v1/messages": []client.Message{
+			{State: client.MessageParked, Seq: 7, Subject: "event.1.x", Type: "newer.0.2.0", Services: []string{"build", "vet"}, Since: time.Now(), Why: "unknown event type", Do: "upgrade Towpath to read it"},
+			{State: client.MessageRetrying, Seq: 8, Subject: "event.1.y", Services: []string{"build"}, Run: "hello/4", Since: time.Now(), Why: "the registry is away", Tries: 3, Allowed: 13, Next: &next},
+		},
+	}
+	answering(t, answers)
+	code, stdout, stderr := command(t, "stuck")
+	if code != exitDone {
+		t.Fatalf("%d %s", code, stderr)
+	}
+	at := 0
+	for _, want := range []string{
+		"hello/3  qa promote", "attempt 2, tried 12 times", "no engine", "→ towpath replay hello/3 promote --env qa",
+		"Tried again by itself:", "hello/4  build  try 3 of 13 failed, the next in", "the registry is away",
+		"Set aside, nobody acts on it:", "event 7  newer.0.2.0", "met by build, vet", "unknown event type", "→ upgrade Towpath to read it",
+	} {
+		i := strings.Index(stdout[at:], want)
+		if i < 0 {
+			t.Fatalf("no %q behind the rest in\n%s", want, stdout)
+		}
+		at += i
+	}
+	var list []struct {
+		Kind, Run, Command, State, Cause string
+		Seq                              int
+	}
+	_, stdout, _ = command(t, "stuck", "--json")
+	if err := json.Unmarshal([]byte(stdout), &list); err != nil || len(list) != 3 || list[0].Kind != "stage" || list[0].Cause != "no engine" || list[1].Kind != "message" || list[1].Seq != 7 {
+		t.Errorf("%v: %s", err, stdout)
+	}
+	answering(t, map[string]any{"GET /v1/stuck": []client.StuckStage{}, "GET /v1/messages": []client.Message{}})
+	if _, stdout, _ := command(t, "stuck"); stdout != "Nothing is stuck.\n" {
+		t.Errorf("nothing: %q", stdout)
+	}
+	if _, stdout, _ := command(t, "stuck", "--json"); strings.TrimSpace(stdout) != "[]" {
+		t.Errorf("nothing: %q", stdout)
 	}
 }
