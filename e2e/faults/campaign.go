@@ -145,7 +145,7 @@ func (c *campaign) prepare() {
 	registry := c.system.Variables()["REGISTRY"]
 	for n := range 3 {
 		for b, health := range map[behaviour]string{good: "200", sick: "500"} {
-			app := enginetest.App{Args: []string{"serve", "-health", health}, Version: fmt.Sprint(b, n)}
+			app := enginetest.App{Args: []string{"serve", "-health", health}, Version: fmt.Sprint(b, n, registry)} // an image by which this system is known among others
 			repository, digest := enginetest.Push(c.t, registry, "elsewhere/app", app)
 			c.images[b] = append(c.images[b], repository+"@"+digest)
 		}
