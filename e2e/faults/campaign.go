@@ -171,11 +171,11 @@ func (c *campaign) work(a application, folder string) {
 		var number int
 		var err error
 		if a.pushed {
-			number, err = r.push(ctx, b, a.definition(b, "/sample"))
+			number, err = r.push(ctx, b, a.definition(b))
 		} else {
 			latest = other(c.images[b], latest)
 			one.digest = latest[strings.Index(latest, "@")+1:]
-			number, err = c.gateway.submit(ctx, a.name, latest, a.definition(b, enginetest.Program))
+			number, err = c.gateway.submit(ctx, a.name, latest, a.definition(b))
 		}
 		if err == nil && number != n {
 			err = fmt.Errorf("change %d of %s became run %d", n, a.name, number)

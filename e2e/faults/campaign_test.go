@@ -54,9 +54,9 @@ func size(shape system.Shape) options {
 	o := options{seed: *seed, shape: shape, apps: 6, kills: 1, runs: 8, mean: time.Second, budget: 10 * time.Second}
 	if *long {
 		o = options{seed: *seed, shape: shape, apps: 16, kills: *kills, runs: *runs, mean: 2 * time.Second, outage: 20 * time.Second, budget: *budget, quota: true}
-		if shape == system.AllInOne {
-			o.mean *= 3 // all of it has to come up again
-		}
+	}
+	if shape == system.AllInOne {
+		o.mean *= 3 // all of it has to come up again
 	}
 	return o
 }

@@ -187,7 +187,7 @@ func TestOneSeedOneSchedule(t *testing.T) {
 		for _, a := range applications(seed, 12) {
 			c := changesOf(seed, a)
 			for range 10 {
-				text = append(text, a.definition(c.next(), "/app"))
+				text = append(text, a.definition(c.next()))
 			}
 		}
 		return strings.Join(text, "\n")

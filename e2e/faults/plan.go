@@ -124,16 +124,28 @@ type behaviour string
 const (
 	good       behaviour = "good"
 	sick       behaviour = "sick"        // never healthy
-	badRelease behaviour = "bad release" // its release command fails
+	badRelease behaviour = "bad release" // its release command fails, which an operator has to mend
 )
 
 // ends is the status that a run of a behaviour must come to.
 func (b behaviour) ends() string {
-	if b == good {
+	switch b {
+	case good:
 		return "done"
+	case badRelease:
+		return "stuck"
 	}
 	return "failed"
 }
+
+// program is how an app is told what to do in a container.
+type program struct{ release, badRelease string } // a list as YAML has it
+
+// The programs of images that are handed over, and of those that are built.
+var (
+	elsewhere = program{`["/testapp", "print", "released"]`, `["/testapp", "print", "refused", "3"]`}
+	built     = program{`["/sample", "say", "released"]`, `["/sample", "bad"]`}
+)
 
 // application is what an app is like, for good.
 type application struct {
@@ -182,16 +194,20 @@ func (c *changes) next() behaviour {
 	return good
 }
 
-// definition is the towpath.yaml of a change, whose program is at path in its image.
-func (a application) definition(b behaviour, program string) string {
+// definition is the towpath.yaml of a change.
+func (a application) definition(b behaviour) string {
+	p := elsewhere
+	if a.pushed {
+		p = built
+	}
 	text := fmt.Sprintf("app: %s\nservice: {port: 8080, health: /health, healthTimeout: %s, replicas: %d, drainTimeout: 1s}\n",
 		a.name, map[bool]string{true: "3s", false: "60s"}[b == sick], a.replicas)
 	if a.release {
-		command := "say"
+		command := p.release
 		if b == badRelease {
-			command = "bad"
+			command = p.badRelease
 		}
-		text += fmt.Sprintf("release: [%q, %q, released]\n", program, command)
+		text += "release: " + command + "\n"
 	}
 	text += "environments:\n"
 	for _, env := range a.envs {

@@ -99,9 +99,12 @@ func (c *Client) Append(ctx context.Context, s events.Subject, e events.Event) (
 
 // tryAppend asks the door once. Not done means that the outcome is unknown.
 func (c *Client) tryAppend(ctx context.Context, request *nats.Msg, r *Record) (done bool, err error) {
-	try, cancel := context.WithTimeout(ctx, appendTry)
+	connected, disconnect := c.outage.during(ctx)
+	defer disconnect()
+	try, cancel := context.WithTimeout(connected, appendTry)
 	defer cancel()
 	reply, err := c.conn.RequestMsgWithContext(try, request)
+	err = because(connected, err)
 	if errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, nats.ErrBadSubject) {
 		return true, fmt.Errorf("appending to %s: %w: %w", r.Subject, ErrRefused, err)
 	}

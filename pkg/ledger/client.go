@@ -68,6 +68,7 @@ type Client struct {
 	aside   func(Aside)
 
 	position *position
+	outage   *outage
 	closed   chan struct{}
 	closing  sync.Once
 }
@@ -99,7 +100,7 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 	}
 	c := &Client{
 		service: o.Service, epoch: o.Epoch, prefix: importAPI, logger: o.Logger, aside: o.SetAside,
-		position: newPosition(), closed: make(chan struct{}),
+		position: newPosition(), outage: newOutage(), closed: make(chan struct{}),
 	}
 	if ownsBus(o.Service) {
 		c.prefix = ownerAPI
@@ -146,6 +147,7 @@ func (c *Client) dial(ctx context.Context, o Options, key *identity.BusKey) erro
 		nats.MaxPingsOutstanding(2),
 		nats.ErrorHandler(c.asyncError),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			c.outage.begin()
 			if err != nil {
 				c.logger.Warn("bus lost", "service", c.service, "err", err)
 			}

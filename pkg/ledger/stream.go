@@ -44,11 +44,13 @@ func (c *Client) get(ctx context.Context, stream string, q directGet) (stored, e
 	if err != nil {
 		return stored{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, directTimeout)
+	ctx, connected := c.outage.during(ctx)
+	defer connected()
+	limited, cancel := context.WithTimeout(ctx, directTimeout)
 	defer cancel()
-	m, err := c.conn.RequestWithContext(ctx, c.prefix+".DIRECT.GET."+stream, payload)
+	m, err := c.conn.RequestWithContext(limited, c.prefix+".DIRECT.GET."+stream, payload)
 	if err != nil {
-		return stored{}, fmt.Errorf("reading from %s: %w", stream, err)
+		return stored{}, fmt.Errorf("reading from %s: %w", stream, because(ctx, err))
 	}
 	if isControl(m) {
 		return stored{}, controlError(stream, m)
@@ -72,6 +74,8 @@ func (c *Client) batch(ctx context.Context, stream string, q directGet, apply fu
 	if err != nil {
 		return false, err
 	}
+	ctx, connected := c.outage.during(ctx)
+	defer connected()
 	inbox := c.conn.NewInbox()
 	sub, err := c.conn.SubscribeSync(inbox)
 	if err != nil {
@@ -85,7 +89,7 @@ func (c *Client) batch(ctx context.Context, stream string, q directGet, apply fu
 	for {
 		m, err := nextWithin(ctx, sub, directTimeout)
 		if err != nil {
-			return false, fmt.Errorf("reading from %s after %d: %w", stream, last, err)
+			return false, fmt.Errorf("reading from %s after %d: %w", stream, last, because(ctx, err))
 		}
 		if isControl(m) {
 			return endOfBatch(stream, m, last)
