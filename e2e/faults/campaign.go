@@ -107,11 +107,17 @@ func run(t *testing.T, binaries system.Binaries, o options) {
 	c.trouble()
 	close(c.stop)
 	c.armed = false
-	done := make(chan struct{})
+	done, stopped := make(chan struct{}), time.Now()
 	go func() { working.Wait(); close(done) }()
 	c.keep("the runs under way end", func() bool { return closed(done) }, nil)
+	if took := time.Since(stopped); took > drainBound {
+		t.Errorf("the last runs took %s to end; at most %s is promised, also after the bus was away", took.Round(time.Second), drainBound)
+	}
 	c.judge()
 }
+
+// drainBound is how long it may take until all that is under way has ended.
+const drainBound = 2 * time.Minute
 
 func closed(c <-chan struct{}) bool {
 	select {

@@ -33,8 +33,8 @@ type victim struct {
 // and looks at the fold by itself.
 var victims = []victim{
 	{events.Ledger, []boundary.Boundary{boundary.Received, boundary.Decided, boundary.Event, boundary.Ack}, 60, 2},
-	{events.Gateway, boundary.All, 4, 2},
-	{events.Build, boundary.All, 8, 2},
+	{events.Gateway, boundary.All, 3, 2},
+	{events.Build, boundary.All, 5, 2},
 	{events.Vet, boundary.All, 8, 3},
 	{events.Promote, boundary.All, 16, 4},
 	{events.Verify, boundary.All, 6, 3},
@@ -161,7 +161,7 @@ func applications(seed uint64, n int) []application {
 	r := source(seed, "apps")
 	var all []application
 	for i := range n {
-		a := application{name: fmt.Sprintf("app%d", i+1), pushed: i%6 == 5, replicas: 1, envs: []string{"dev"}}
+		a := application{name: fmt.Sprintf("app%d", i+1), pushed: i%4 == 3, replicas: 1, envs: []string{"dev"}}
 		if r.IntN(4) == 0 {
 			a.envs = append(a.envs, "qa")
 		}

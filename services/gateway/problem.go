@@ -95,7 +95,8 @@ func problemOf(err error) *problem {
 			Do: "send less", Code: codeTooLarge,
 		}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout), errors.Is(err, nats.ErrNoResponders),
-		errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrConnectionReconnecting), errors.Is(err, nats.ErrDisconnected):
+		errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrConnectionReconnecting), errors.Is(err, nats.ErrDisconnected),
+		errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, ledger.ErrBusLost):
 		p = &problem{
 			Status: http.StatusServiceUnavailable, What: "asking the ledger", Why: "it does not answer in time",
 			Do: "try again; `towpath doctor` says what is missing", Code: codeUnavailable,
