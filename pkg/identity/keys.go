@@ -19,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/nats-io/nkeys"
 
@@ -44,6 +45,9 @@ const TrustFile = "trust.json"
 // encrypted. Only the gateway's and promote's keys folders have it.
 const SettingsKeyFile = "settings.key"
 
+// clusterFile is the name of the file with the secret by which the servers of a bus know each other.
+const clusterFile = "cluster.key"
+
 // Init makes every key that dir lacks and writes the list of trusted keys. What exists stays as it is,
 // so that it can be run at each start. Private files have mode 0600, the folder 0700.
 func Init(dir string) error {
@@ -68,6 +72,9 @@ func Init(dir string) error {
 	}
 	if err := createOnce(filepath.Join(dir, SettingsKeyFile), newSettingsKey); err != nil {
 		return fmt.Errorf("making the settings key: %w", err)
+	}
+	if err := createOnce(filepath.Join(dir, clusterFile), newClusterSecret); err != nil {
+		return fmt.Errorf("making the secret of the bus's servers: %w", err)
 	}
 	if err := extendTrust(dir); err != nil {
 		return fmt.Errorf("writing the trusted keys: %w", err)
@@ -125,6 +132,22 @@ func newSettingsKey() ([]byte, error) {
 	key := make([]byte, 32)
 	_, err := rand.Read(key)
 	return key, err
+}
+
+func newClusterSecret() ([]byte, error) { return []byte(rand.Text() + "\n"), nil }
+
+// ClusterSecret returns the secret by which the servers of a bus know each other. Who has it can join as a
+// server and read and write everything.
+func ClusterSecret(dir string) (string, error) {
+	text, err := os.ReadFile(filepath.Join(dir, clusterFile))
+	if err != nil {
+		return "", fmt.Errorf("reading the secret of the bus's servers: %w", err)
+	}
+	secret := strings.TrimSpace(string(text))
+	if len(secret) < 20 {
+		return "", fmt.Errorf("the secret of the bus's servers in %s is too short: restore it from a backup, or remove it and run towpath keys init", dir)
+	}
+	return secret, nil
 }
 
 // LoadSettingsKey reads the 32 bytes that encrypt the embedded store's secrets.

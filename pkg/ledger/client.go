@@ -51,6 +51,9 @@ type Options struct {
 	// SetAside, where not nil, is called by Follow, in order with its apply, for each message that it
 	// passes over because it is no event that this build can trust and read.
 	SetAside func(Aside)
+	// Replicas is on how many servers each stream is kept, 1 or 3; 0 leaves streams as they are, and makes
+	// new ones with 1. Only Provision uses it.
+	Replicas int
 	// Logger receives the connection's ups and downs and records set aside; nil means slog.Default.
 	Logger *slog.Logger
 }

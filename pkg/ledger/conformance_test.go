@@ -13,3 +13,9 @@ func TestConformance(t *testing.T) {
 func TestConformanceOfASeparateServer(t *testing.T) {
 	ledgertest.Conformance(t, ledgertest.Start(t, ledgertest.Separate()))
 }
+
+func TestConformanceOfACluster(t *testing.T) {
+	l := ledgertest.Start(t, ledgertest.Clustered())
+	ledgertest.Conformance(t, l)
+	l.Whole()
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"towpath.dev/events"
@@ -37,23 +38,79 @@ func Provision(ctx context.Context, o Options) error {
 	if o.MaxDeliver == 0 {
 		o.MaxDeliver = defaultMaxDeliver
 	}
+	if o.Replicas != 0 && o.Replicas != 1 && o.Replicas != 3 {
+		return fmt.Errorf("provisioning: %d replicas: must be 1, or 3 on a cluster of three servers", o.Replicas)
+	}
 	c, err := Connect(ctx, o)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	for _, s := range streams(c.epoch) {
-		if _, err := c.js.CreateOrUpdateStream(ctx, s); err != nil {
+		err := onceReady(ctx, func(ctx context.Context) error { return provisionStream(ctx, c.js, s, o.Replicas) })
+		if err != nil {
 			return fmt.Errorf("provisioning stream %s: %w", s.Name, err)
 		}
 	}
 	for _, d := range durables(c.epoch, o.MaxDeliver) {
 		d.config.AckWait = o.AckWait
-		if err := provisionDurable(ctx, c.js, d); err != nil {
+		err := onceReady(ctx, func(ctx context.Context) error { return provisionDurable(ctx, c.js, d) })
+		if err != nil {
 			return fmt.Errorf("provisioning consumer %s: %w", d.config.Durable, err)
 		}
 	}
 	return nil
+}
+
+// provisionTry bounds one request; a cluster without a leader leaves it unanswered.
+const provisionTry = 5 * time.Second
+
+// onceReady repeats what a cluster cannot do yet, because its servers have not found each other or have no
+// leader, until ctx ends.
+func onceReady(ctx context.Context, do func(context.Context) error) error {
+	for {
+		try, cancel := context.WithTimeout(ctx, provisionTry)
+		err := do(try)
+		cancel()
+		if !notReady(err) {
+			return err
+		}
+		if stop := pause(ctx, 100*time.Millisecond); stop != nil {
+			return errors.Join(stop, err)
+		}
+	}
+}
+
+// JetStream's codes for "not now": no cluster leader, no peers for the replicas, a stream whose leader is
+// being elected.
+const (
+	codeNoPeers      jetstream.ErrorCode = 10005
+	codeNotAvailable jetstream.ErrorCode = 10008
+	codeOffline      jetstream.ErrorCode = 10118
+)
+
+func notReady(err error) bool {
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		return api.ErrorCode == codeNoPeers || api.ErrorCode == codeNotAvailable || api.ErrorCode == codeOffline
+	}
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrTimeout)
+}
+
+func provisionStream(ctx context.Context, js jetstream.JetStream, s jetstream.StreamConfig, replicas int) error {
+	s.Replicas = replicas
+	if replicas == 0 {
+		there, err := js.Stream(ctx, s.Name)
+		if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return err
+		}
+		s.Replicas = 1
+		if err == nil {
+			s.Replicas = there.CachedInfo().Config.Replicas
+		}
+	}
+	_, err := js.CreateOrUpdateStream(ctx, s)
+	return err
 }
 
 // streams returns the configuration of every stream, the buckets' included.

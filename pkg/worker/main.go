@@ -26,6 +26,7 @@ const (
 // second one ends the process at once. Main does not return.
 //
 //	--bus         URL of the bus            TOWPATH_BUS, nats://127.0.0.1:4222
+//	--bus-ca      who vouches for a tls://  TOWPATH_BUS_CA, none: the machine's own authorities
 //	--keys        the identity's keys       TOWPATH_KEYS, keys
 //	--platform    platform.yaml             TOWPATH_PLATFORM, none: the defaults
 //	--state       folder of the snapshot    TOWPATH_STATE, or systemd's STATE_DIRECTORY; none: no snapshot
@@ -33,6 +34,7 @@ const (
 //	--log-level   debug, info, warn, error  TOWPATH_LOG_LEVEL, info
 func Main(id string, run func(ctx context.Context, rt *Runtime) error) {
 	bus := flag.String("bus", env("TOWPATH_BUS", "nats://127.0.0.1:4222"), "URL of the bus (TOWPATH_BUS)")
+	ca := flag.String("bus-ca", os.Getenv("TOWPATH_BUS_CA"), "PEM file with who vouches for a tls:// bus; empty: the machine's own (TOWPATH_BUS_CA)")
 	keys := flag.String("keys", env("TOWPATH_KEYS", "keys"), "folder with the keys of this service (TOWPATH_KEYS)")
 	platform := flag.String("platform", os.Getenv("TOWPATH_PLATFORM"), "platform.yaml; empty: the defaults (TOWPATH_PLATFORM)")
 	state := flag.String("state", env("TOWPATH_STATE", os.Getenv("STATE_DIRECTORY")), "folder for the snapshot that makes the next start fast; empty: none (TOWPATH_STATE)")
@@ -49,7 +51,7 @@ func Main(id string, run func(ctx context.Context, rt *Runtime) error) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	context.AfterFunc(ctx, stop)
-	if err := serve(ctx, Options{Service: id, Bus: *bus, Keys: *keys, State: *state, Logger: logger}, *platform, run); err != nil {
+	if err := serve(ctx, Options{Service: id, Bus: *bus, CA: *ca, Keys: *keys, State: *state, Logger: logger}, *platform, run); err != nil {
 		logger.Error("service ended", "service", id, "err", err)
 		os.Exit(exitFailed)
 	}

@@ -31,6 +31,9 @@ type Options struct {
 	Service string
 	// Bus is the URL of the bus. Not used with InProcess.
 	Bus string
+	// CA is a PEM file with the authorities that may vouch for a bus with a "tls://" URL; empty means the
+	// machine's own.
+	CA string
 	// InProcess is a server in this process; nil means Bus.
 	InProcess nats.InProcessConnProvider
 	// Keys is the keys folder.
@@ -81,7 +84,7 @@ func Open(ctx context.Context, o Options) (*Runtime, error) {
 	}
 	rt := &Runtime{Platform: o.Platform, Logger: o.Logger, Keys: o.Keys, service: events.Writer(o.Service), state: o.State}
 	client, err := ledger.Connect(ctx, ledger.Options{
-		URL: o.Bus, InProcess: o.InProcess, Service: o.Service, Keys: o.Keys, Trust: o.Trust, Epoch: o.Epoch, Logger: o.Logger,
+		URL: o.Bus, CA: o.CA, InProcess: o.InProcess, Service: o.Service, Keys: o.Keys, Trust: o.Trust, Epoch: o.Epoch, Logger: o.Logger,
 		SetAside: rt.passOver,
 	})
 	if err != nil {

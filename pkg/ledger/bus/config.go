@@ -29,8 +29,13 @@ type Config struct {
 	// Listen is the address for clients, "127.0.0.1:4222"; port 0 takes a free one. Empty: no
 	// listener, the server is reached from within its process only.
 	Listen string
-	// Keys is a folder with the NATS key of every identity; only the public halves are used.
+	// Keys is a folder with the NATS key of every identity; of them only the public halves are used. A
+	// cluster's servers know each other by a secret that lies there as well.
 	Keys string
+	// Cluster joins the server to others; nil: it is alone.
+	Cluster *Cluster
+	// TLS is used where it names a certificate.
+	TLS TLS
 	// Epoch of the ledger, 1 and up; 0 means 1.
 	Epoch int
 	// Logger receives the server's warnings and errors; nil means slog.Default. Start only.
@@ -55,6 +60,10 @@ func (c Config) validate() error {
 	if c.Epoch < 0 {
 		errs = append(errs, fmt.Errorf("epoch %d is below 1", c.Epoch))
 	}
+	if c.Cluster != nil {
+		errs = append(errs, c.Cluster.validate()...)
+	}
+	errs = append(errs, c.TLS.validate(c.Cluster != nil)...)
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("bus configuration: %w", err)
 	}
@@ -70,7 +79,8 @@ const (
 	botPayload     = 128 << 10 // bytes: a command and its headers
 )
 
-// WriteConfig writes the nats-server configuration (nats.conf) for cfg. It holds public keys only.
+// WriteConfig writes the nats-server configuration (nats.conf) for cfg. It holds public keys only, and for
+// a cluster the secret by which its servers know each other.
 func WriteConfig(w io.Writer, cfg Config) error {
 	if err := cfg.validate(); err != nil {
 		return err
@@ -97,6 +107,9 @@ func WriteConfig(w io.Writer, cfg Config) error {
 	}
 	fmt.Fprintf(&b, "max_payload: %d\n", MaxPayload)
 	fmt.Fprintf(&b, "jetstream {\n  store_dir: %s\n  # without it a power cut loses acknowledged events\n  sync_interval: always\n}\n", quote(filepath.Clean(cfg.StoreDir)))
+	if err := writeCluster(&b, cfg); err != nil {
+		return err
+	}
 	fmt.Fprintln(&b, "accounts {")
 	writeOwner(&b, public, cfg.Epoch)
 	for _, service := range accounts {

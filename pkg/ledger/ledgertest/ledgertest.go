@@ -40,7 +40,9 @@ type Ledger struct {
 	logger     *slog.Logger
 	ackWait    time.Duration
 	maxDeliver int
-	head       uint64 // the last sequence that the conformance suite has seen
+	// replicas is on how many servers streams are kept; 0: on the one that there is.
+	replicas int
+	routes   []string // of a cluster's servers
 
 	stopDoor func()
 	mu       sync.Mutex
@@ -85,8 +87,10 @@ func Start(t testing.TB, options ...Option) *Ledger {
 func (l *Ledger) Provision() {
 	l.t.Helper()
 	o := l.Options(string(events.Operator))
-	o.AckWait, o.MaxDeliver = l.ackWait, l.maxDeliver
-	if err := ledger.Provision(context.Background(), o); err != nil {
+	o.AckWait, o.MaxDeliver, o.Replicas = l.ackWait, l.maxDeliver, l.replicas
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := ledger.Provision(ctx, o); err != nil {
 		l.t.Fatal(err)
 	}
 }

@@ -85,26 +85,50 @@ func (p *process) Shutdown() {
 	_ = p.command.Wait()
 }
 
-func (l *Ledger) startProcess(listen string) (running, error) {
-	binary := filepath.Join(l.dir, "nats-server")
-	if _, err := os.Stat(binary); err != nil {
-		build := exec.Command("go", "build", "-o", binary, "github.com/nats-io/nats-server/v2")
-		if out, err := build.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("building nats-server: %w\n%s", err, out)
-		}
+// buildServer builds nats-server into the ledger's folder, once, and returns its path.
+func (l *Ledger) buildServer() (binary string, err error) {
+	binary = filepath.Join(l.dir, "nats-server")
+	if _, err := os.Stat(binary); err == nil {
+		return binary, nil
 	}
+	build := exec.Command("go", "build", "-o", binary, "github.com/nats-io/nats-server/v2")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building nats-server: %w\n%s", err, out)
+	}
+	return binary, nil
+}
+
+// freeAddress returns an address on which nothing listens.
+func freeAddress() (string, error) {
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer free.Close()
+	return free.Addr().String(), nil
+}
+
+func (l *Ledger) startProcess(listen string) (running, error) {
 	if strings.HasSuffix(listen, ":0") {
-		free, err := net.Listen("tcp", listen)
-		if err != nil {
+		var err error
+		if listen, err = freeAddress(); err != nil {
 			return nil, err
 		}
-		listen = free.Addr().String()
-		free.Close()
 	}
-	path := filepath.Join(l.dir, "nats.conf")
+	return l.spawn("nats", bus.Config{Listen: listen})
+}
+
+// spawn starts a nats-server whose files are called name.
+func (l *Ledger) spawn(name string, cfg bus.Config) (*process, error) {
+	binary, err := l.buildServer()
+	if err != nil {
+		return nil, err
+	}
+	cfg.StoreDir, cfg.Keys, cfg.Epoch = filepath.Join(l.dir, name), l.Keys, l.Epoch
+	path := filepath.Join(l.dir, name+".conf")
 	p := &process{
-		command: exec.Command(binary, "-c", path, "-l", filepath.Join(l.dir, "nats.log")), url: "nats://" + listen, path: path, log: filepath.Join(l.dir, "nats.log"),
-		cfg: bus.Config{StoreDir: filepath.Join(l.dir, "nats"), Listen: listen, Keys: l.Keys, Epoch: l.Epoch},
+		command: exec.Command(binary, "-c", path, "-l", filepath.Join(l.dir, name+".log")),
+		url:     "nats://" + cfg.Listen, path: path, cfg: cfg, log: filepath.Join(l.dir, name+".log"),
 	}
 	if err := p.configure(); err != nil {
 		return nil, err

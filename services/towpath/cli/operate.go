@@ -87,13 +87,23 @@ func (p *program) busCommand() *cobra.Command {
 
 func (p *program) busConfigCommand() *cobra.Command {
 	var cfg bus.Config
+	var cluster bus.Cluster
 	var out string
 	c := &cobra.Command{
 		Use: "config", Short: "Write the nats.conf of a server: accounts, keys, permissions",
 		Long: `Write the configuration of a nats-server: one account for each service, with its key and with
-nothing but its own rights. It holds public keys only. It is the same that ` + "`towpath up`" + ` uses inside.`,
-		Example: examples("towpath bus config --keys /etc/towpath/keys --store /var/lib/nats --listen 0.0.0.0:4222 > nats.conf"), Args: arguments(cobra.NoArgs),
+nothing but its own rights. It is the same that ` + "`towpath up`" + ` uses inside. It holds public keys only; for
+a server of a cluster also the secret by which its servers know each other (mode 0600).
+
+A cluster of three servers, of which any one may be lost: write one for each with its own --server and
+--cluster-listen and all three addresses in --routes, then towpath bus init --replicas 3.`,
+		Example: examples("towpath bus config --keys /etc/towpath/keys --store /var/lib/nats --listen 0.0.0.0:4222 > nats.conf",
+			"towpath bus config --server bus-1 --listen 0.0.0.0:4222 --cluster-listen 0.0.0.0:6222 --routes bus-1:6222,bus-2:6222,bus-3:6222 -o nats.conf"),
+		Args: arguments(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
+			if cluster.Server != "" || cluster.Listen != "" || len(cluster.Routes) > 0 {
+				cfg.Cluster = &cluster
+			}
 			var text bytes.Buffer
 			if err := bus.WriteConfig(&text, cfg); err != nil {
 				return keysMissing(err, cfg.Keys)
@@ -102,7 +112,11 @@ nothing but its own rights. It holds public keys only. It is the same that ` + "
 				_, err := p.out.Out.Write(text.Bytes())
 				return err
 			}
-			if err := os.WriteFile(out, text.Bytes(), 0o644); err != nil {
+			mode := fs.FileMode(0o644)
+			if cfg.Cluster != nil {
+				mode = 0o600
+			}
+			if err := os.WriteFile(out, text.Bytes(), mode); err != nil {
 				return fmt.Errorf("writing the bus configuration: %w", err)
 			}
 			p.say("Wrote %s", out)
@@ -113,6 +127,12 @@ nothing but its own rights. It holds public keys only. It is the same that ` + "
 	c.Flags().StringVar(&cfg.StoreDir, "store", "/var/lib/nats", "folder of the server's streams, on a disk that honours fsync")
 	c.Flags().StringVar(&cfg.Listen, "listen", "127.0.0.1:4222", "address on which the server listens")
 	c.Flags().StringVarP(&out, "output", "o", "", "file to write (default: stdout)")
+	c.Flags().StringVar(&cluster.Server, "server", "", "this server's name in its cluster, such as bus-1")
+	c.Flags().StringVar(&cluster.Listen, "cluster-listen", "", "address at which the cluster's other servers reach it, such as 0.0.0.0:6222")
+	c.Flags().StringSliceVar(&cluster.Routes, "routes", nil, "addresses of the cluster's servers, host:port,host:port,host:port")
+	c.Flags().StringVar(&cfg.TLS.Certificate, "tls-cert", "", "PEM file with the server's certificate; clients then use tls:// and --bus-ca")
+	c.Flags().StringVar(&cfg.TLS.Key, "tls-key", "", "PEM file with its key")
+	c.Flags().StringVar(&cfg.TLS.Authority, "tls-ca", "", "PEM file with who vouches for the cluster's other servers")
 	return c
 }
 
@@ -130,7 +150,8 @@ func (p *program) busInitCommand() *cobra.Command {
 		Long: `Make the streams, buckets and durable consumers that the services need, and bring those that are
 there to what this build expects. Nothing is deleted, and it may be run again. It needs the
 operator's keys; no service has the right.`,
-		Example: examples("towpath bus init --bus nats://127.0.0.1:4222 --keys /etc/towpath/keys"), Args: arguments(cobra.NoArgs),
+		Example: examples("towpath bus init --bus nats://127.0.0.1:4222 --keys /etc/towpath/keys",
+			"towpath bus init --bus nats://bus-1:4222,nats://bus-2:4222,nats://bus-3:4222 --replicas 3"), Args: arguments(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if o.AckWait < ledger.MinAckWait {
 				return usage("--ack-wait %s is too short: at least %s", o.AckWait, ledger.MinAckWait)
@@ -145,7 +166,9 @@ operator's keys; no service has the right.`,
 			return nil
 		},
 	}
-	c.Flags().StringVar(&o.URL, "bus", "nats://127.0.0.1:4222", "URL of the server")
+	c.Flags().StringVar(&o.URL, "bus", "nats://127.0.0.1:4222", "URL of the server, or several with commas")
+	c.Flags().StringVar(&o.CA, "bus-ca", "", "PEM file with who vouches for the server of a tls:// URL (default: the machine's own)")
+	c.Flags().IntVar(&o.Replicas, "replicas", 0, "on how many servers each stream is kept, 1 or 3; 0 leaves streams as they are and makes new ones with 1")
 	c.Flags().StringVar(&o.Keys, "keys", "keys", "folder of the keys")
 	ackWaitFlag(c, &o.AckWait)
 	return c

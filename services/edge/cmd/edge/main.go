@@ -2,6 +2,7 @@
 // services: it follows one table and not the ledger, so that it takes requests as soon as it is started.
 //
 //	--bus         URL of the bus                   TOWPATH_BUS, nats://127.0.0.1:4222
+//	--bus-ca      who vouches for a tls:// bus     TOWPATH_BUS_CA, none: the machine's own authorities
 //	--keys        folder with the edge's keys      TOWPATH_KEYS, keys
 //	--listen      address that apps are reached at TOWPATH_EDGE_LISTEN, 127.0.0.1:7080
 //	--domain      what host names end in           TOWPATH_EDGE_DOMAIN, localhost
@@ -29,6 +30,7 @@ func main() {
 		return flag.String(name, cmp.Or(os.Getenv(variable), otherwise), usage+" ("+variable+")")
 	}
 	bus := option("bus", "TOWPATH_BUS", "nats://127.0.0.1:4222", "URL of the bus")
+	ca := option("bus-ca", "TOWPATH_BUS_CA", "", "PEM file with who vouches for a tls:// bus")
 	keys := option("keys", "TOWPATH_KEYS", "keys", "folder with the edge's keys")
 	listen := option("listen", "TOWPATH_EDGE_LISTEN", "127.0.0.1:7080", "address that apps are reached at")
 	domain := option("domain", "TOWPATH_EDGE_DOMAIN", "localhost", "what host names end in")
@@ -37,19 +39,19 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	context.AfterFunc(ctx, stop)
-	if err := run(ctx, edge.Config{Listen: *listen, Domain: *domain}, *bus, *keys, *format, *level); err != nil {
+	if err := run(ctx, edge.Config{Listen: *listen, Domain: *domain}, *bus, *ca, *keys, *format, *level); err != nil {
 		fmt.Fprintln(os.Stderr, "towpath", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, cfg edge.Config, bus, keys, format, level string) error {
+func run(ctx context.Context, cfg edge.Config, bus, ca, keys, format, level string) error {
 	logger, err := worker.NewLogger(os.Stderr, format, level)
 	if err != nil {
 		return err
 	}
 	logger = logger.With("service", events.Edge)
-	client, err := ledger.Connect(ctx, ledger.Options{URL: bus, Service: string(events.Edge), Keys: keys, Logger: logger})
+	client, err := ledger.Connect(ctx, ledger.Options{URL: bus, CA: ca, Service: string(events.Edge), Keys: keys, Logger: logger})
 	if err != nil {
 		return err
 	}
