@@ -107,8 +107,8 @@ func restart(ts *testscript.TestScript, neg bool, args []string) {
 // SIGSTOP, SIGCONT, SIGKILL, start again. engine containers NAME [REGEXP COUNT]: what runs there, once so many match.
 func engineCommand(ts *testscript.TestScript, neg bool, args []string) {
 	h := own(ts)
-	if neg || len(args) != 2 && (len(args) != 4 || args[0] != "containers") {
-		ts.Fatalf("usage: engine start|freeze|thaw|kill|again NAME, engine containers NAME [REGEXP COUNT]")
+	if neg || len(args) != 2 && (len(args) != 4 || args[0] != "containers") && (len(args) != 3 || args[0] != "beside" && args[0] != "without") {
+		ts.Fatalf("usage: engine start|freeze|thaw|kill|again NAME, engine containers NAME [REGEXP COUNT], engine beside|without NAME CONTAINER")
 	}
 	verb, name := args[0], args[1]
 	if verb == "start" {
@@ -135,6 +135,10 @@ func engineCommand(ts *testscript.TestScript, neg bool, args []string) {
 		engine.Start()
 	case "containers":
 		engineContainers(ts, engine, args[2:])
+	case "beside":
+		ts.Check(system.StartBeside(context.Background(), engine.Host.URL, args[2]))
+	case "without":
+		ts.Check(system.RemoveContainer(context.Background(), engine.Host.URL, args[2]))
 	default:
 		ts.Fatalf("unknown verb %q", verb)
 	}

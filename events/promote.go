@@ -140,6 +140,7 @@ const (
 type Instance struct {
 	ID      string `json:"id"`                // container name
 	Address string `json:"address,omitempty"` // host:port; empty for a service without a port
+	Engine  string `json:"engine,omitempty"`  // URL of the Engine that it runs on; absent in older events
 }
 
 // SlotDecided is the single commit point of a slot: live, or abandoned with why. The edge and the

@@ -42,6 +42,8 @@ const (
 	LinkSubject = "gateway.link"
 	// BotSubjects are where bots ask the gateway: command.<bot>.> is that bot's own.
 	BotSubjects = "command.*.>"
+	// InventorySubject is the gateway's question to promote: what runs on an environment's Engine?
+	InventorySubject = "promote.inventory"
 )
 
 // BotSubject is where one bot sends its commands, each a request whose answer is what became of it. Nobody else can

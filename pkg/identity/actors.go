@@ -182,10 +182,10 @@ func (a *Actors) SetRoles(ctx context.Context, id string, roles ...string) error
 }
 
 // Roles are all that there are.
-var Roles = []string{RoleAdmin, RoleOperator, RoleApprover, RoleDeveloper, RoleBot}
+var Roles = []string{RoleAdmin, RoleOperator, RoleApprover, RoleDeveloper, RoleAuditor, RoleBot}
 
 // ErrRole is wrapped where a role is none of Roles.
-var ErrRole = errors.New("a role is admin, operator, approver, developer or bot")
+var ErrRole = errors.New("a role is admin, operator, approver, developer, auditor or bot")
 
 func checkRoles(roles []string) error {
 	for _, r := range roles {

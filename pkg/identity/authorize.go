@@ -15,6 +15,7 @@ const (
 	RoleOperator  = "operator"  // keeps runs moving: replay, rollback, hold, settings
 	RoleApprover  = "approver"  // lets a run into an environment, or not
 	RoleDeveloper = "developer" // pushes changes and sets their configuration
+	RoleAuditor   = "auditor"   // reads everything, and who did it; does nothing
 	RoleBot       = "bot"       // submits changes and passes on what people say
 )
 
@@ -30,6 +31,7 @@ type Verb string
 
 const (
 	Read         Verb = "read"          // runs, events, logs, environments, configuration
+	Audit        Verb = "audit"         // stories, reports and coverage, with people's names
 	Submit       Verb = "submit"        // push or submit a change or an image
 	CreateApp    Verb = "create-app"    // the first push of an app, or app add
 	Approve      Verb = "approve"       // let a run into an environment
@@ -71,7 +73,8 @@ func (o Object) String() string {
 
 // allowed says which roles may do what; admin is not listed.
 var allowed = map[Verb][]string{
-	Read:         {RoleOperator, RoleApprover, RoleDeveloper, RoleBot},
+	Read:         {RoleOperator, RoleApprover, RoleDeveloper, RoleAuditor, RoleBot},
+	Audit:        {RoleOperator, RoleApprover, RoleDeveloper, RoleAuditor},
 	Submit:       {RoleOperator, RoleDeveloper, RoleBot},
 	CreateApp:    {RoleOperator, RoleDeveloper},
 	Approve:      {RoleApprover},

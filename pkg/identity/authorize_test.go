@@ -13,11 +13,12 @@ func TestAuthorize(t *testing.T) {
 	may := map[string][]identity.Verb{
 		identity.RoleAdmin: identity.Verbs(),
 		identity.RoleOperator: {
-			identity.Read, identity.Submit, identity.CreateApp, identity.Promote, identity.Rollback, identity.Cancel,
+			identity.Read, identity.Audit, identity.Submit, identity.CreateApp, identity.Promote, identity.Rollback, identity.Cancel,
 			identity.Replay, identity.Skip, identity.Hold, identity.Resume, identity.SetConfig, identity.SetSecret,
 		},
-		identity.RoleApprover:  {identity.Read, identity.Approve, identity.Deny},
-		identity.RoleDeveloper: {identity.Read, identity.Submit, identity.CreateApp, identity.Cancel, identity.SetConfig, identity.SetSecret},
+		identity.RoleApprover:  {identity.Read, identity.Audit, identity.Approve, identity.Deny},
+		identity.RoleDeveloper: {identity.Read, identity.Audit, identity.Submit, identity.CreateApp, identity.Cancel, identity.SetConfig, identity.SetSecret},
+		identity.RoleAuditor:   {identity.Read, identity.Audit},
 		identity.RoleBot:       {identity.Read, identity.Submit, identity.Relay},
 		"":                     nil,
 	}

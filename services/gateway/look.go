@@ -269,17 +269,10 @@ func doEnvironments(c *call) error {
 }
 
 func doEnvironment(c *call) error {
-	apps := c.s.fold().Apps()
-	known := false
-	var names []string
-	for _, e := range view.Environments(apps) {
-		names = append(names, e.Name)
-		known = known || e.Name == string(c.env)
+	if err := c.s.knownEnvironment(c.env); err != nil {
+		return err
 	}
-	if !known {
-		return notFound("finding environment", string(c.env), "no app goes there", "there are: "+orNone(strings.Join(names, ", ")))
-	}
-	writeJSON(c.w, http.StatusOK, view.Deployments(apps, c.env, c.s.cfg.Edge))
+	writeJSON(c.w, http.StatusOK, view.Deployments(c.s.fold().Apps(), c.env, c.s.cfg.Edge))
 	return nil
 }
 

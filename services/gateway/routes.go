@@ -67,6 +67,9 @@ func routes() []route {
 		{pattern: "DELETE /v1/actors/{actor}/tokens", verb: identity.ManageActors, do: doRevokeTokens},
 		{pattern: "POST /v1/actors/{actor}/external", verb: identity.ManageActors, do: doMap},
 		{pattern: "DELETE /v1/actors/{actor}/external", verb: identity.ManageActors, do: doUnmap},
+		{pattern: "GET /v1/audit/story", about: aboutStory, do: doStory},
+		{pattern: "GET /v1/audit/report/{env}", verb: identity.Audit, do: doReport},
+		{pattern: "GET /v1/audit/coverage/{env}", verb: identity.Audit, do: doCoverage},
 		{pattern: "GET /v1/doctor", verb: identity.Read, do: doDoctor},
 
 		{pattern: "GET /git/{repository}/info/refs", about: aboutGit, do: doGit},

@@ -30,6 +30,9 @@ func sample(pattern string) (method, path string) {
 	} {
 		path = strings.ReplaceAll(path, name, value)
 	}
+	if strings.HasSuffix(path, "/audit/story") {
+		path += "?of=hello/1"
+	}
 	if strings.HasSuffix(path, "/info/refs") {
 		path += "?service=git-receive-pack"
 	}

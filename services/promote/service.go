@@ -80,10 +80,16 @@ func (s *Service) Run(ctx context.Context) error {
 		if err := s.rt.Fold.Wait(ctx, 1); err != nil {
 			return nil
 		}
-		if err := s.connect(); err != nil {
+		deployer, err := s.connect()
+		if err != nil {
 			return err
 		}
 		defer s.fleet.Close()
+		quiet, err := s.answerInventories(ctx, deployer)
+		if err != nil {
+			return err
+		}
+		defer quiet()
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -100,7 +106,7 @@ func (s *Service) Run(ctx context.Context) error {
 // installID is how many digits of the ledger's id name the installation.
 const installID = 8
 
-func (s *Service) connect() error {
+func (s *Service) connect() (*deploy.Deployer, error) {
 	s.fleet = engine.FleetOf(s.rt.Platform.Engines)
 	table := discovery.Open(s.rt.Ledger)
 	deployer, err := deploy.New(
@@ -108,12 +114,12 @@ func (s *Service) connect() error {
 		deploy.Deps{Engines: s.fleet, Table: table, Bus: s.rt.Ledger.Conn(), Logger: s.rt.Logger},
 	)
 	if err != nil {
-		return fmt.Errorf("promote: %w", err)
+		return nil, fmt.Errorf("promote: %w", err)
 	}
 	s.promoter.effects = &engines{
 		deployer: deployer, table: table, settings: s.settings, registry: s.registry, ledger: s.rt.Ledger, logger: s.rt.Logger,
 	}
-	return nil
+	return deployer, nil
 }
 
 // Handle does all that there is to do for the app that the event is about, or for every app.

@@ -34,6 +34,7 @@ var between = []struct {
 	from, to events.Writer
 }{
 	{events.DrainSubject, events.Promote, events.Edge},
+	{events.InventorySubject, events.Gateway, events.Promote},
 	{events.LinkSubject, events.Notify, events.Gateway},
 }
 
@@ -156,5 +157,8 @@ func ownerRights(service events.Writer, epoch int) (publish, subscribe []string)
 		ownAPI + "INFO",
 		ownAPI + "STREAM.CREATE.*", ownAPI + "STREAM.UPDATE.*", ownAPI + "STREAM.INFO.*", ownAPI + "STREAM.NAMES",
 		ownAPI + "CONSUMER.CREATE.>", ownAPI + "CONSUMER.DURABLE.CREATE.>", ownAPI + "CONSUMER.INFO.>",
+		// Backup and restore. A stream that is there cannot be restored over.
+		ownAPI + "DIRECT.GET." + events.StreamName(epoch),
+		ownAPI + "STREAM.SNAPSHOT.*", "$JS.SNAPSHOT.ACK.>", ownAPI + "STREAM.RESTORE.*", "$JS.SNAPSHOT.RESTORE.>",
 	}, []string{"_INBOX.>"}
 }

@@ -99,14 +99,19 @@ func (s *Store) Tip(ctx context.Context, remote Remote, ref string) (Commit, err
 	return "", fmt.Errorf("%s of %s: %w", ref, remote, ErrNotThere)
 }
 
+// copyOf is the store's copy of a repository elsewhere, whether or not it is there.
+func (s *Store) copyOf(remote Remote) Repository {
+	sum := sha256.Sum256([]byte(remote.url))
+	return Repository{s, filepath.Join(s.elsewhere(), hex.EncodeToString(sum[:8])+".git"), s.remoteEnvironment()}
+}
+
 // Fetch brings a commit of a repository elsewhere, with some of its history, into a repository of the store, which it
 // returns. ref may be empty; it helps where the other side gives out branches only. Errors wrap ErrNotThere where the
 // other side does not have the commit.
 func (s *Store) Fetch(ctx context.Context, remote Remote, ref string, commit Commit) (Repository, error) {
 	ctx, cancel := context.WithTimeout(ctx, remoteBound)
 	defer cancel()
-	sum := sha256.Sum256([]byte(remote.url))
-	r := Repository{s, filepath.Join(s.elsewhere(), hex.EncodeToString(sum[:8])+".git"), s.remoteEnvironment()}
+	r := s.copyOf(remote)
 	defer s.copying.lock(r.path)()
 	if err := r.makeCopy(ctx); err != nil {
 		return Repository{}, fmt.Errorf("making a copy of %s: %w", remote, err)

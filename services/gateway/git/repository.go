@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -212,14 +213,7 @@ func (r Repository) Change(ctx context.Context, old, now Commit) (Change, error)
 		return Change{}, fmt.Errorf("reading the commits up to %s: %w", now.Short(), err)
 	}
 	var change Change
-	seen := map[string]bool{}
-	add := func(author Author) {
-		key := strings.ToLower(author.Email)
-		if author.Email != "" && !seen[key] && len(change.Authors) < MaxAuthors {
-			seen[key] = true
-			change.Authors = append(change.Authors, author)
-		}
-	}
+	list := authorList{most: MaxAuthors, seen: map[string]bool{}}
 	for entry := range bytes.SplitSeq(out, []byte{0}) {
 		fields := strings.Split(string(entry), "\x01")
 		if len(fields) != 4 {
@@ -228,15 +222,56 @@ func (r Repository) Change(ctx context.Context, old, now Commit) (Change, error)
 		if change.Commits++; change.Commits == 1 {
 			change.Subject = fields[0]
 		}
-		add(Author{fields[1], fields[2]})
-		for trailer := range strings.SplitSeq(fields[3], "\x02") {
-			if name, rest, ok := strings.Cut(trailer, "<"); ok {
-				email, _, _ := strings.Cut(rest, ">")
-				add(Author{strings.TrimSpace(name), strings.TrimSpace(email)})
-			}
+		list.commit(fields[1], fields[2], fields[3])
+	}
+	change.Authors = list.authors
+	return change, nil
+}
+
+// AuthorsOf reads who wrote the commits of now that are not of old, co-authors included, each address once, the newest
+// commit's first. Without an old commit it is the whole history.
+func (r Repository) AuthorsOf(ctx context.Context, old, now Commit) ([]Author, error) {
+	args := []string{"log", "--no-show-signature", "-z", "--format=%an%x01%ae%x01%(trailers:key=Co-authored-by,valueonly,separator=%x02)", string(now)}
+	if !old.None() {
+		args = append(args, "--not", string(old))
+	}
+	out, err := r.git(ctx, nil, append(args, "--")...)
+	if err != nil {
+		return nil, fmt.Errorf("reading who wrote %s: %w", now.Short(), err)
+	}
+	list := authorList{most: math.MaxInt, seen: map[string]bool{}}
+	for entry := range bytes.SplitSeq(out, []byte{0}) {
+		if fields := strings.Split(string(entry), "\x01"); len(fields) == 3 {
+			list.commit(fields[0], fields[1], fields[2])
 		}
 	}
-	return change, nil
+	return list.authors, nil
+}
+
+// authorList gathers authors, each address once.
+type authorList struct {
+	authors []Author
+	most    int
+	seen    map[string]bool
+}
+
+func (l *authorList) add(author Author) {
+	key := strings.ToLower(author.Email)
+	if author.Email != "" && !l.seen[key] && len(l.authors) < l.most {
+		l.seen[key] = true
+		l.authors = append(l.authors, author)
+	}
+}
+
+// commit takes a commit's author in, and those that its trailers name.
+func (l *authorList) commit(name, email, trailers string) {
+	l.add(Author{name, email})
+	for trailer := range strings.SplitSeq(trailers, "\x02") {
+		if name, rest, ok := strings.Cut(trailer, "<"); ok {
+			email, _, _ := strings.Cut(rest, ">")
+			l.add(Author{strings.TrimSpace(name), strings.TrimSpace(email)})
+		}
+	}
 }
 
 // IsForced reports whether an update threw commits away: old is not part of now's history.

@@ -207,6 +207,20 @@ func (s *Store) Exists(app events.Slug) bool {
 	return err == nil
 }
 
+// Held returns the repository in which the store has a commit of an app: the hosted one or, where remote is given, its
+// copy of that one; false: it has it nowhere.
+func (s *Store) Held(ctx context.Context, app events.Slug, remote string, commit Commit) (Repository, bool, error) {
+	r := s.Repository(app)
+	if remote != "" {
+		r = s.copyOf(Remote{strings.TrimRight(remote, "/")})
+	}
+	if _, err := os.Stat(filepath.Join(r.path, "HEAD")); err != nil {
+		return r, false, nil
+	}
+	has, err := r.Contains(ctx, commit)
+	return r, has, err
+}
+
 // Apps lists the apps that have a hosted repository.
 func (s *Store) Apps() ([]events.Slug, error) {
 	entries, err := os.ReadDir(s.hosted())

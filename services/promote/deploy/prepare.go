@@ -237,7 +237,7 @@ func (d *Deployer) healthy(ctx context.Context, st *stage, id, name string) (eve
 		return events.Instance{}, err
 	}
 	d.deps.Logger.Debug("container is healthy", "container", name, "after", time.Since(begun))
-	return events.Instance{ID: name, Address: state.Addresses[st.spec.Port]}, nil
+	return events.Instance{ID: name, Address: state.Addresses[st.spec.Port], Engine: st.engine.Host().URL}, nil
 }
 
 // secretKeys returns the names of the secrets, sorted.

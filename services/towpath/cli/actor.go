@@ -90,7 +90,7 @@ itself; it may speak for people whose external names begin with --speaks-for and
 		},
 	}
 	c.Flags().StringVar(&a.Email, "email", "", "address that the person's commits carry")
-	c.Flags().StringSliceVar(&a.Roles, "role", nil, "admin, operator, approver, developer or bot; may be given several times (default for a bot: bot)")
+	c.Flags().StringSliceVar(&a.Roles, "role", nil, "admin, operator, approver, developer, auditor or bot; may be given several times (default for a bot: bot)")
 	c.Flags().BoolVar(&bot, "bot", false, "a program, not a person")
 	c.Flags().StringSliceVar(&a.SpeaksFor, "speaks-for", nil, "beginning of the external names of those whom the bot may speak for, such as slack:T123/")
 	jsonFlag(c, &asJSON)
