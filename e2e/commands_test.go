@@ -47,6 +47,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"stop":       stop,
 	"restart":    restart,
 	"engine":     engineCommand,
+	"reloadbus":  reloadBus,
 	"registry":   registryCommand,
 	"disk":       diskCommand,
 	"load":       loadCommand,
@@ -247,6 +248,16 @@ func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		pause(100 * time.Millisecond)
 	}
+}
+
+// reloadbus: has the bus take up a bot's key.
+func reloadBus(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: reloadbus")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	ts.Check(running(ts).ReloadBus(ctx))
 }
 
 // pause waits between two looks at something that only time can change.

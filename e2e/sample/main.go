@@ -40,6 +40,9 @@ func run(args []string) error {
 	}
 	switch mode {
 	case "serve", "sick":
+		if os.Getenv("MODE") == "broken" {
+			return errors.New("MODE is broken: this app cannot start with it")
+		}
 		return serve(mode == "sick")
 	case "mute":
 		return mute()

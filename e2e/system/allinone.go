@@ -23,7 +23,7 @@ func (s *System) prepareAllInOne() error {
 	s.programs = []program{{
 		name: "towpath",
 		argv: []string{filepath.Join(s.options.Binaries.Folder, "towpath"), "up", "--data", s.data,
-			"--listen", s.gateway, "--edge-listen", s.edge, "--registry-listen", inside},
+			"--listen", s.gateway, "--edge-listen", s.edge, "--registry-listen", inside, "--bus-listen", s.bus},
 		ready: s.entriesReady,
 	}}
 	if s.options.AckWait > 0 {

@@ -68,7 +68,7 @@ func Build(ctx context.Context, race bool, tags ...string) (Binaries, error) {
 	if len(tags) > 0 {
 		args = append(args, "-tags", strings.Join(tags, ","))
 	}
-	args = append(args, "./services/towpath/cmd/towpath")
+	args = append(args, "./services/towpath/cmd/towpath", "./e2e/bot")
 	for _, service := range Services {
 		args = append(args, "./services/"+service+"/cmd/"+service)
 	}

@@ -1,27 +1,21 @@
 package system
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // prepareSeparate does what the documentation tells an operator to do: make keys and split them, generate the bus's
 // configuration, start a real nats-server and a real registry, make the streams, and start each service with nothing
 // but its own keys.
 func (s *System) prepareSeparate(ctx context.Context) error {
-	port, err := freePort()
-	if err != nil {
-		return err
-	}
-	address := fmt.Sprintf("127.0.0.1:%d", port)
-	towpath := filepath.Join(s.options.Binaries.Folder, "towpath")
-	keys, identities, config := filepath.Join(s.data, "keys"), filepath.Join(s.data, "identities"), filepath.Join(s.data, "nats.conf")
-	for _, args := range [][]string{
-		{"keys", "init", "--keys", keys, "--split", identities},
-		{"bus", "config", "--keys", keys, "--store", filepath.Join(s.data, "nats"), "--listen", address, "--output", config},
-	} {
+	address, towpath := s.bus, filepath.Join(s.options.Binaries.Folder, "towpath")
+	keys, identities := s.keys(), filepath.Join(s.data, "identities")
+	for _, args := range [][]string{{"keys", "init", "--keys", keys, "--split", identities}, s.busConfig()} {
 		if _, err := output(ctx, nil, towpath, args...); err != nil {
 			return err
 		}
@@ -35,7 +29,7 @@ func (s *System) prepareSeparate(ctx context.Context) error {
 	}
 	s.programs = []program{{
 		name: "bus",
-		argv: []string{filepath.Join(s.options.Binaries.Servers, "nats-server"), "-c", config},
+		argv: []string{filepath.Join(s.options.Binaries.Servers, "nats-server"), "-c", s.busFile()},
 		ready: func(ctx context.Context) error {
 			_, err := output(ctx, nil, towpath, provision...)
 			return err
@@ -43,6 +37,41 @@ func (s *System) prepareSeparate(ctx context.Context) error {
 	}}
 	for _, service := range Services {
 		s.programs = append(s.programs, s.serviceProgram(service, filepath.Join(identities, service), "nats://"+address))
+	}
+	return nil
+}
+
+func (s *System) busFile() string { return filepath.Join(s.data, "nats.conf") }
+
+// busConfig is the command that writes the bus's configuration.
+func (s *System) busConfig() []string {
+	return []string{"bus", "config", "--keys", s.keys(), "--store", filepath.Join(s.data, "nats"), "--listen", s.bus, "--output", s.busFile()}
+}
+
+// ReloadBus does what an operator does after a bot's key was made: it writes the bus's configuration again and tells the
+// server, twice. The all-in-one does so by itself.
+func (s *System) ReloadBus(ctx context.Context) error {
+	bus := s.processes["bus"]
+	if bus == nil {
+		return nil
+	}
+	if _, err := output(ctx, nil, filepath.Join(s.options.Binaries.Folder, "towpath"), s.busConfig()...); err != nil {
+		return err
+	}
+	for n := range 2 {
+		if err := bus.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			return err
+		}
+		err := until(ctx, "the bus to read its configuration again", startBound, []*process{bus}, func(context.Context) error {
+			text, err := os.ReadFile(s.logFile("bus"))
+			if found := bytes.Count(text, []byte("Reloaded server configuration")); err == nil && found <= n {
+				err = fmt.Errorf("it did so %d times", found)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -56,6 +56,7 @@ type System struct {
 	gateway   string // host:port
 	edge      string
 	registry  string
+	bus       string
 	token     string
 	programs  []program
 	processes map[string]*process
@@ -82,7 +83,7 @@ func Start(ctx context.Context, o Options) (*System, error) {
 			return nil, err
 		}
 	}
-	for _, address := range []*string{&s.gateway, &s.edge, &s.registry} {
+	for _, address := range []*string{&s.gateway, &s.edge, &s.registry, &s.bus} {
 		port, err := freePort()
 		if err != nil {
 			return nil, err
@@ -127,8 +128,13 @@ func (s *System) Variables() map[string]string {
 		"EDGE":          s.edge,
 		"DATA":          s.data,
 		"REGISTRY":      s.registry,
+		"BUS":           "nats://" + s.bus,
+		"KEYS":          s.keys(),
 	}
 }
+
+// keys is the folder with the keys of every identity.
+func (s *System) keys() string { return filepath.Join(s.data, "keys") }
 
 // Restart starts the programs that do not run: all of them, or the one that holds the service; it waits until
 // each is ready.
