@@ -74,6 +74,17 @@ check-shell: ## Parse every shell script
 bench: engine servers ## Measure against the targets of the design, as ratios taken in one run
 	go run ./e2e/bench $(BENCHFLAGS)
 
+# How long each decoder is fuzzed, e.g. `make fuzz FUZZTIME=10m`.
+FUZZTIME ?= 1m
+
+.PHONY: fuzz
+fuzz: ## Fuzz what reads events, subjects, signatures and envelopes, FUZZTIME (1m) each; what it finds is kept in testdata/fuzz
+	@grep -rl --include=*_test.go '^func Fuzz' events pkg | xargs -n1 dirname | sort -u | while read -r dir; do \
+	  for target in $$(grep -ho '^func Fuzz[A-Za-z]*' $$dir/*_test.go | cut -d' ' -f2); do \
+	    echo "$$dir $$target"; go test ./$$dir -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) || exit 1; \
+	  done; \
+	done
+
 .PHONY: faults
 faults: engine servers ## Kill every process at every step, and any at random, over 1,000 runs (about 40 minutes)
 	go test -tags faults -count=1 ./pkg/worker/boundary

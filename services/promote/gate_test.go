@@ -166,12 +166,15 @@ func TestGivingUp(t *testing.T) {
 	before[Deploy](d)
 	d.settle("dev")
 	v := newView(d.App("hello"), "dev", Facts{Epoch: 1})
-	d.perform("dev", v.giveUpOn(v.env.Last(), errors.New("the engine does not answer")))
+	d.perform("dev", v.giveUpOn(v.env.Last(), errors.New("the engine does not answer"), 12))
 	d.stopAt = func(Step) bool { return false }
 	if done := strings.Join(d.settle("dev"), " > "); done != "finished hello/1/dev error > clean up to 1 but " {
 		t.Errorf("done: %s", done)
 	}
 	trouble := d.App("hello").Run(1).Env("dev").Promote.Trouble
+	if trouble.Tries != 12 {
+		t.Errorf("tried %d times", trouble.Tries)
+	}
 	if trouble.Why != "the engine does not answer" || !strings.Contains(trouble.Do, "towpath replay hello/1 promote --env dev") {
 		t.Errorf("trouble %+v", trouble)
 	}

@@ -43,8 +43,8 @@ func (v view) judge(s *fold.Slot, unfit *UnfitError) Say {
 }
 
 // giveUpOn abandons an undecided slot after the tries at it were used up.
-func (v view) giveUpOn(s *fold.Slot, last error) Say {
-	t := events.Trouble{What: "promoting to " + string(v.name), Why: last.Error(), Do: v.otherVersion()}
+func (v view) giveUpOn(s *fold.Slot, last error, tries int) Say {
+	t := events.Trouble{What: "promoting to " + string(v.name), Why: last.Error(), Do: v.otherVersion(), Tries: tries}
 	if run, env := v.holder(s); env != nil {
 		t.Do = "mend it, then: " + run.ReplayCommand(fold.StagePromote, v.name)
 	}

@@ -73,6 +73,8 @@ type StepError struct {
 	Place
 	Step Step // nil: the facts could not be had
 	Err  error
+	// Tries is how often it was tried, when it is given up.
+	Tries int
 }
 
 func (e *StepError) Error() string { return fmt.Sprintf("%s in %s: %v", e.App, e.Env, e.Err) }
@@ -138,7 +140,7 @@ func (p *promoter) work(ctx context.Context, at Place, mem *memory, moved func()
 			said, err = events.Subject{}, p.perform(ctx, newView(a, at.Env, facts), at, mem, step)
 		}
 		if err != nil {
-			return &StepError{at, step, err}
+			return &StepError{Place: at, Step: step, Err: err}
 		}
 		if said.Subject == events.TypeSlotClosed.Subject() && said.Predicate == events.TypeSlotClosed.Predicate() {
 			moved()
@@ -159,7 +161,7 @@ func (p *promoter) interject(ctx context.Context, at Place) error {
 			return nil
 		}
 		if said, err = p.sayOnce(ctx, say, said); err != nil {
-			return &StepError{at, say, err}
+			return &StepError{Place: at, Step: say, Err: err}
 		}
 	}
 }
@@ -174,14 +176,14 @@ func (p *promoter) look(ctx context.Context, at Place) (*fold.App, Facts, error)
 	for _, n := range Candidates(a, at.Env) {
 		gate, err := p.gates.Gate(ctx, at, a.Run(n))
 		if err != nil {
-			return nil, facts, &StepError{at, nil, err}
+			return nil, facts, &StepError{Place: at, Err: err}
 		}
 		facts.Gates[n] = gate
 	}
 	for _, n := range Restorable(a, at.Env) {
 		pins, err := p.gates.Present(ctx, at, a.Env(at.Env).Slot(n).Pins)
 		if err != nil {
-			return nil, facts, &StepError{at, nil, err}
+			return nil, facts, &StepError{Place: at, Err: err}
 		}
 		facts.Restore[n] = pins
 	}
@@ -293,7 +295,7 @@ func (p *promoter) giveUp(ctx context.Context, failed *StepError) error {
 	case Deploy:
 		v := newView(p.ledger.App(failed.App), failed.Env, Facts{Epoch: p.epoch, URL: p.url})
 		if last := v.env.Last(); last.N == s.Slot.N && last.Decision == "" {
-			return p.say(ctx, v.giveUpOn(last, failed.Err))
+			return p.say(ctx, v.giveUpOn(last, failed.Err, failed.Tries))
 		}
 	case Switch:
 		p.turns.waive(failed.Place, s.Slot.N)

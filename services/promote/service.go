@@ -195,6 +195,7 @@ func (r *round) all(ctx context.Context, but events.Slug) {
 // giveUp ends what could not be carried out, and does what there is to do after that.
 func (s *Service) giveUp(ctx context.Context, m worker.Message, last error) error {
 	for _, failed := range stepErrors(last) {
+		failed.Tries = m.Failed
 		if err := s.promoter.giveUp(ctx, failed); err != nil {
 			return err
 		}
