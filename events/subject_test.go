@@ -86,7 +86,7 @@ func FuzzSubjects(f *testing.F) {
 			ServiceSubject(epoch, TypeServiceDeployed, Slug(app), run, Slug(env), attempt),
 			VerifySubject(epoch, TypeTestCaseRunFinished, Slug(app), run, Slug(env), attempt, run, attempt),
 			StageReplayedSubject(epoch, Writer(env), Slug(app), run, Slug(env), text, attempt),
-			StuckSubject(epoch, Slug(app), run, Slug(env), text, attempt),
+			StuckSubject(epoch, Slug(app), run, Slug(env), text, attempt, run),
 		} {
 			if s.Validate() != nil {
 				continue

@@ -192,9 +192,14 @@ func StageReplayedSubject(epoch int, w Writer, app Slug, run int, env Slug, stag
 	return at(epoch, w, TypeStageReplayed, app, run, env, Slug(stage), attempt)
 }
 
-// StuckSubject is where stage.stuck is stored: once for each attempt at a stage.
-func StuckSubject(epoch int, app Slug, run int, env Slug, stage string, attempt int) Subject {
-	return at(epoch, Watch, TypeStageStuck, app, run, env, Slug(stage), attempt)
+// StuckSubject is where stage.stuck is stored: for the nth time (1 and up) that an attempt at a stage is found
+// stuck. It is found again where its worker went on, and fell silent once more.
+func StuckSubject(epoch int, app Slug, run int, env Slug, stage string, attempt, nth int) Subject {
+	key := Slug(stage)
+	if nth > 1 {
+		key = Slug(stage + "-" + strconv.Itoa(nth))
+	}
+	return at(epoch, Watch, TypeStageStuck, app, run, env, key, attempt)
 }
 
 // Key returns a slug made of a hash of its parts, for texts that are no slugs themselves.

@@ -30,7 +30,7 @@ const (
 )
 
 func TestSimulation(t *testing.T) {
-	simulation.Check(t, 1500, simulated(seeing), "published", "failed", "cancelled", "replayed", "given up", "other image")
+	simulation.Check(t, 1500, simulated(seeing), "call failed", "delivered twice", "published", "failed", "cancelled", "replayed", "given up", "other image")
 }
 
 func TestSimulationNoticesBrokenGuards(t *testing.T) {
@@ -228,7 +228,7 @@ func (m *model) others(w *simulation.World) {
 	case 5:
 		if run.Build.Status == fold.Running && run.Build.Stuck == nil {
 			b := &events.StageStuck{About: events.About{ID: run.Name()}, Stage: fold.StageBuild, Attempt: run.Build.Attempt, LastError: "late"}
-			w.Story.Write(events.StuckSubject(foldtest.Epoch, simApp, run.N, "", fold.StageBuild, run.Build.Attempt), run.ChainID, b)
+			w.Story.Write(events.StuckSubject(foldtest.Epoch, simApp, run.N, "", fold.StageBuild, run.Build.Attempt, run.Build.Reported+1), run.ChainID, b)
 		}
 	}
 }

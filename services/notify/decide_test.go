@@ -50,7 +50,7 @@ func ready(l *foldtest.Ledger) {
 func isStuck(l *foldtest.Ledger) {
 	b := &events.StageStuck{Stage: "build", Attempt: 1, LastError: "the engine <is> `away`", Command: "towpath replay hello/1 build"}
 	b.ID = "hello/1/build"
-	write(l, events.StuckSubject(1, "hello", 1, "", "build", 1), b)
+	write(l, events.StuckSubject(1, "hello", 1, "", "build", 1, 1), b)
 }
 
 func TestDecide(t *testing.T) {

@@ -192,7 +192,7 @@ func (s *station) stuck() string {
 	n := s.story.Push(foldtest.Definition("app: hello\nservice: {port: 8080}\nenvironments: [{name: dev}]\n"), "")
 	b := &events.StageStuck{Stage: "build", Attempt: 1, LastError: "the engine <is> away & `gone`", Command: fmt.Sprintf("towpath replay hello/%d build", n)}
 	b.ID = fmt.Sprintf("hello/%d/build", n)
-	s.story.Write(events.StuckSubject(1, "hello", n, "", "build", 1), foldtest.Chain("hello", n), b)
+	s.story.Write(events.StuckSubject(1, "hello", n, "", "build", 1, 1), foldtest.Chain("hello", n), b)
 	return fmt.Sprintf("hello/%d", n)
 }
 

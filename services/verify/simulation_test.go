@@ -27,7 +27,7 @@ const (
 )
 
 func TestSimulation(t *testing.T) {
-	simulation.Check(t, 1500, simulated(seeing), "success", "failure", "error", "replayed", "closed verified", "closed rejected", "closed superseded", "abandoned", "rollback", "fenced", "given up")
+	simulation.Check(t, 1500, simulated(seeing), "call failed", "delivered twice", "success", "failure", "error", "replayed", "closed verified", "closed rejected", "closed superseded", "abandoned", "rollback", "fenced", "given up")
 }
 
 func TestSimulationNoticesBrokenGuards(t *testing.T) {

@@ -28,7 +28,7 @@ const (
 )
 
 func TestSimulation(t *testing.T) {
-	simulation.Check(t, 1500, simulated(seeing), "success", "error", "cancel", "replayed", "rebuilt", "given up")
+	simulation.Check(t, 1500, simulated(seeing), "call failed", "delivered twice", "success", "error", "cancel", "replayed", "rebuilt", "given up")
 }
 
 func TestSimulationNoticesBrokenGuards(t *testing.T) {

@@ -16,6 +16,7 @@ type due struct {
 	stage   string
 	env     events.Slug
 	attempt int
+	nth     int       // for the nth time the attempt is found stuck
 	since   time.Time // when the stage's turn came, or its attempt began
 	at      time.Time // its deadline; since for an attempt that ended in an error
 	why     string
@@ -51,7 +52,7 @@ func errored(run *fold.Run) []due {
 			return
 		}
 		d := due{
-			run: run, stage: name, env: env, attempt: s.Attempt, since: s.Finished, at: s.Finished, why: "it ended in an error",
+			run: run, stage: name, env: env, attempt: s.Attempt, nth: s.Reported + 1, since: s.Finished, at: s.Finished, why: "it ended in an error",
 		}
 		if s.Trouble != nil {
 			d.why, d.tries = s.Trouble.String(), s.Trouble.Tries
@@ -109,7 +110,7 @@ func current(a *fold.App, run *fold.Run, p policy.Policy) []due {
 	if !e.Verify.Ended() {
 		return stage(run, fold.StageVerify, e.Name, e.Verify, e.Promote.Finished, p)
 	}
-	return nil
+	return stage(run, fold.StagePromote, e.Name, e.Promote, e.Verify.Finished, p) // which closes the slot by the result
 }
 
 // lastAnswer is when somebody last approved or denied: after that it is promote's turn to say something.
@@ -129,9 +130,12 @@ func stage(run *fold.Run, name string, env events.Slug, s fold.Stage, since time
 		since = later(since, s.Replay.At)
 	}
 	since = later(since, s.Started)
+	if s.Reported > 0 {
+		since = later(since, s.Since)
+	}
 	limit := p.Deadline(name)
 	return []due{{
-		run: run, stage: name, env: env, attempt: s.Attempt, since: since, at: since.Add(limit),
+		run: run, stage: name, env: env, attempt: s.Attempt, nth: s.Reported + 1, since: since, at: since.Add(limit),
 		why: fmt.Sprintf("nothing has ended it within %s", limit), cause: "its deadline passed", overdue: true,
 	}}
 }

@@ -130,7 +130,7 @@ func TestReportedOnce(t *testing.T) {
 	l.Push(foldtest.Definition(twoEnvironments), "")
 	buildEnds(l, events.Error, 1)
 	got := decide(l.App("hello"), nil, policy.Default().Policy)
-	write(l, events.StuckSubject(1, "hello", 1, "", got[0].stage, 1), got[0].stuck())
+	write(l, events.StuckSubject(1, "hello", 1, "", got[0].stage, 1, 1), got[0].stuck())
 	if again := decide(l.App("hello"), nil, policy.Default().Policy); len(again) != 0 {
 		t.Errorf("due again: %+v", again)
 	}

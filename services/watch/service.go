@@ -171,7 +171,7 @@ func (s *Service) tries(ctx context.Context, d due) due {
 // say writes stage.stuck, once for each attempt.
 func (s *Service) say(ctx context.Context, d due, now time.Time) error {
 	body := d.stuck()
-	subject := events.StuckSubject(s.rt.Ledger.Epoch(), d.run.App, d.run.N, d.env, d.stage, d.attempt)
+	subject := events.StuckSubject(s.rt.Ledger.Epoch(), d.run.App, d.run.N, d.env, d.stage, d.attempt, d.nth)
 	_, err := s.rt.Append(ctx, subject, events.New(events.Watch, now, d.run.ChainID, body, events.Path(body.LastEvent)))
 	var exists *ledger.ExistsError
 	if errors.As(err, &exists) {

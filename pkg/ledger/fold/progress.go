@@ -32,7 +32,9 @@ func (r *Run) applyBuild(rec ledger.Record) {
 	switch b := rec.Event.Body.(type) {
 	case *events.BuildQueued:
 		s.touch(rec)
-		s.Status = Queued
+		if !s.Ended() {
+			s.alive(Queued)
+		}
 	case *events.StageReplayed:
 		s.touch(rec)
 		s.Replayed = true
@@ -94,7 +96,10 @@ func (r *Run) applyPromote(rec ledger.Record) {
 	switch b := rec.Event.Body.(type) {
 	case *events.PromotionRequested:
 		s.touch(rec)
-		e.Requested, s.Status = b, Waiting
+		e.Requested = b
+		if !s.Ended() {
+			s.alive(Waiting)
+		}
 	case *events.PromotionApproved:
 		s.touch(rec)
 		e.Approvals = append(slices.Clone(e.Approvals), b.Promotion)
@@ -105,13 +110,17 @@ func (r *Run) applyPromote(rec ledger.Record) {
 		s.touch(rec)
 		if !s.Ended() && e.Slot == 0 {
 			waiting := b.Waiting
-			e.Waiting, s.Status = &waiting, Waiting
+			e.Waiting = &waiting
+			s.alive(Waiting)
 		}
 	case *events.StageReplayed:
 		s.touch(rec)
 		s.Replayed = true
 	case *events.PipelineRunFinished:
 		e.Concluded = true
+		if s.Outcome == events.Success && s.Stuck != nil {
+			s.Status, s.Stuck, s.Trouble = Done, nil, nil
+		}
 		if b.Outcome != events.Success {
 			s.end(rec, statusOf(b.Outcome), b.Outcome, trouble(b.Result.Trouble, b.Errors))
 		}
@@ -152,7 +161,16 @@ func (r *Run) applyWatch(rec ledger.Record) {
 		return
 	}
 	s := r.stage(b.Stage, b.Environment)
-	if s == nil || s.Attempt != b.Attempt || s.Outcome == events.Success || s.Outcome == events.Failure {
+	if s == nil || s.Attempt != b.Attempt {
+		return
+	}
+	s.Reported++
+	if s.Outcome == events.Failure {
+		return
+	}
+	// A promotion has its outcome once its slot is live, and is still to close the slot by verify's result.
+	e := r.Env(b.Environment)
+	if s.Outcome == events.Success && (b.Stage != StagePromote || e.Verified || e.Concluded || !e.Verify.Ended()) {
 		return
 	}
 	s.Stuck, s.Status = b, Stuck

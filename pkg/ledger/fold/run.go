@@ -121,6 +121,7 @@ type Stage struct {
 	LastEvent  string    // context.id of the attempt's last event
 	Since      time.Time // of the last event
 	Stuck      *events.StageStuck
+	Reported   int     // how often watch has said that the attempt is stuck
 	Replay     *Replay // what asked for this attempt; nil for the first
 	Replayed   bool    // the worker has taken the replay up
 	Concluded  bool    // of build: what follows the attempt's end was written too
@@ -166,10 +167,18 @@ func (s *Stage) begin(r ledger.Record) {
 	if s.Ended() {
 		return
 	}
-	s.Status = Running
+	s.alive(Running)
 	if s.Started.IsZero() {
 		s.Started, s.FirstEvent = r.Event.Time, r.Event.ID
 	}
+}
+
+// alive gives an attempt that has not ended the status that its worker says it has: it is not stuck, or no longer.
+func (s *Stage) alive(status Status) {
+	if s.Stuck != nil {
+		s.Stuck, s.Trouble = nil, nil
+	}
+	s.Status = status
 }
 
 // end closes the attempt. The first end counts.

@@ -100,7 +100,7 @@ func TestStuckIsOldestFirstAndLeavesWhenResolved(t *testing.T) {
 	l.Push(foldtest.Definition(text), "")
 	stuck := func(run int, cause string) {
 		b := &events.StageStuck{About: events.About{ID: "x"}, Stage: fold.StageBuild, Attempt: 1, Deliveries: 13, LastError: cause + " at 7", Cause: cause, Command: "towpath replay"}
-		l.Write(events.StuckSubject(1, "hello", run, "", fold.StageBuild, 1), foldtest.Chain("hello", run), b)
+		l.Write(events.StuckSubject(1, "hello", run, "", fold.StageBuild, 1, 1), foldtest.Chain("hello", run), b)
 		e := &events.TaskRunFinished{TaskName: "build", Outcome: events.Error, Result: events.Result{Attempt: 1, Trouble: &events.Trouble{What: cause, Tries: 13}}}
 		e.ID = "x"
 		l.Write(events.BuildSubject(1, e.Type(), "hello", run, "", 1), foldtest.Chain("hello", run), e)
