@@ -101,6 +101,7 @@ policy:
   approvals: {prod: {count: 2, approvers: [release-manager, operator, operator]}}
   deadlines: {vet: 1m}
   skipVerify: [qa, dev, qa]
+  maySkip: [qa]
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -117,6 +118,7 @@ policy:
 	want.Policy.Approvals["prod"] = Approval{Count: 2, Approvers: []string{"operator", "release-manager"}}
 	want.Policy.Deadlines.Vet = time.Minute
 	want.Policy.SkipVerify = []events.Slug{"dev", "qa"}
+	want.Policy.MaySkip = []events.Slug{"qa"}
 	if !reflect.DeepEqual(p, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", p, want)
 	}
@@ -128,6 +130,9 @@ policy:
 	}
 	if p.Policy.Verifies("qa") || !p.Policy.Verifies("prod") {
 		t.Error("skipVerify is not honoured")
+	}
+	if p.Policy.MaySkipVerify("prod") || !p.Policy.MaySkipVerify("qa") || Default().Policy.MaySkipVerify("qa") {
+		t.Error("maySkip is not honoured")
 	}
 }
 

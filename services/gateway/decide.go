@@ -125,7 +125,7 @@ func (o order) command(actor string) events.Command {
 }
 
 // completed fills in what the order leaves open and only one thing can be meant: the stage at which a run stopped, and
-// the one environment where it did. app may be nil.
+// the one environment where it did, or else is. app may be nil.
 func (o order) completed(app *fold.App, actor string) order {
 	if app == nil || app.Run(o.Run) == nil || o.AllStuck {
 		return o
@@ -139,7 +139,11 @@ func (o order) completed(app *fold.App, actor string) order {
 		o.Env = awaits(run, actor)
 	case o.Verb != events.VerbReplay && o.Verb != events.VerbSkip:
 	case o.Stage == fold.StagePromote || o.Stage == fold.StageVerify:
-		if all := stoppedIn(run, o.Stage); len(all) == 1 {
+		all := stoppedIn(run, o.Stage)
+		if next := run.Next(); len(all) == 0 && next != nil && (next.Promote.Ended() || next.Promote.Status == fold.Waiting || next.Promote.Status == fold.Running) {
+			all = []events.Slug{next.Name} // where it is at work, or waits
+		}
+		if len(all) == 1 {
 			o.Env = all[0]
 		}
 	}

@@ -106,3 +106,20 @@ func TestConclude(t *testing.T) {
 		t.Errorf("one failed: %s, %+v", o, trouble)
 	}
 }
+
+// An operator's skip is an attempt of its own that verifies nothing; a replay after it verifies again.
+func TestSkipped(t *testing.T) {
+	l := foldtest.New()
+	l.Ready(foldtest.Definition(definition), l.Policy(1, "{}"))
+	take(l, 1, 1, events.KindDeploy)
+	decided(l, 1, events.Live)
+	id := l.Command(events.Command{Verb: events.VerbSkip, App: "hello", Run: 1, Stage: "verify", Environment: "dev", Reason: "sandbox down"})
+	got, ok := decide(l.App("hello"), "dev")
+	if !ok || got.attempt != 2 || got.skip == nil || *got.skip != (events.Skip{Command: id, Actor: "bob", Reason: "sandbox down"}) {
+		t.Fatalf("%+v, skip %+v", got, got.skip)
+	}
+	l.Replay("hello", 1, fold.StageVerify, "dev")
+	if got, ok := decide(l.App("hello"), "dev"); !ok || got.attempt != 3 || got.skip != nil {
+		t.Errorf("after a replay: %+v", got)
+	}
+}
