@@ -35,6 +35,9 @@ func Messages(apps []*fold.App, notes []ledger.Note) []Message {
 		return cmp.Or(cmp.Compare(a.Seq, b.Seq), cmp.Compare(a.Service, b.Service), cmp.Compare(a.Durable, b.Durable))
 	})
 	for _, n := range notes {
+		if n.State == ledger.Retrying && over(apps, notes, n) {
+			continue
+		}
 		i := slices.IndexFunc(list, func(m Message) bool {
 			return n.State != ledger.Retrying && m.Seq == n.Seq && m.State == string(n.State)
 		})
@@ -52,6 +55,21 @@ func Messages(apps []*fold.App, notes []ledger.Note) []Message {
 	}
 	slices.SortStableFunc(list, func(a, b Message) int { return a.Since.Compare(b.Since) })
 	return list
+}
+
+// over reports whether what was tried is not tried any more, though its worker did not live to say so: its run has
+// ended, or is stuck, or the bus no longer delivers the message.
+func over(apps []*fold.App, notes []ledger.Note, n ledger.Note) bool {
+	for _, a := range apps {
+		for _, run := range a.Runs {
+			if concerns(n, run) && run.Status().Ended() {
+				return true
+			}
+		}
+	}
+	return slices.ContainsFunc(notes, func(o ledger.Note) bool {
+		return o.State == ledger.Halted && o.Seq == n.Seq && o.Durable == n.Durable
+	})
 }
 
 func message(apps []*fold.App, n ledger.Note) Message {

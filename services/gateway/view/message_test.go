@@ -76,6 +76,7 @@ func TestMessages(t *testing.T) {
 		{Service: events.Build, Durable: "build", Seq: 3, State: ledger.Retrying, App: "hello", Run: 1, Failed: 2, Allowed: 13, Why: "away", First: at(30)},
 		{Service: events.Vet, Durable: "vet", Seq: 3, State: ledger.Retrying, App: "hello", Run: 1, Failed: 1, Allowed: 13, Why: "away", First: at(31)},
 		{Service: events.Watch, Durable: "promote", Seq: 4, State: ledger.Halted, Why: "stopped", First: at(40)},
+		{Service: events.Promote, Durable: "promote", Seq: 4, State: ledger.Retrying, App: "hello", Failed: 2, Why: "stopped since", First: at(41)},
 		{Service: events.Gateway, Durable: ledger.NoteFollower, Seq: 5, State: ledger.SetAside, Why: "signature", First: at(10)},
 	}
 	var got []string
@@ -88,6 +89,12 @@ func TestMessages(t *testing.T) {
 	want := []string{"aside  gateway", "parked  build,vet", "retrying hello/1 build", "retrying hello/1 vet", "stopped  watch"}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("messages\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	l.Command(events.Command{Verb: events.VerbCancel, App: "hello", Run: 1})
+	for _, m := range Messages([]*fold.App{l.App("hello")}, notes) {
+		if m.State == "retrying" {
+			t.Errorf("cancelled, and still tried again: %+v", m)
+		}
 	}
 	if got := Messages(nil, nil); got == nil || len(got) != 0 {
 		t.Errorf("nothing: %#v", got)
