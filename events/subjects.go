@@ -44,6 +44,12 @@ const (
 	BotSubjects = "command.*.>"
 	// InventorySubject is the gateway's question to promote: what runs on an environment's Engine?
 	InventorySubject = "promote.inventory"
+
+	// Requests to the ledger service about the sealed log: how far it is sealed, the same after sealing
+	// what is new, and hashes of the Merkle tree, from which every proof is made.
+	SealStatusSubject = "seal.status"
+	SealNowSubject    = "seal.now"
+	SealHashesSubject = "seal.hashes"
 )
 
 // BotSubject is where one bot sends its commands, each a request whose answer is what became of it. Nobody else can
@@ -200,6 +206,12 @@ func StuckSubject(epoch int, app Slug, run int, env Slug, stage string, attempt,
 		key = Slug(stage + "-" + strconv.Itoa(nth))
 	}
 	return at(epoch, Watch, TypeStageStuck, app, run, env, key, attempt)
+}
+
+// CheckpointSubject is where checkpoint.sealed is stored; serial counts the checkpoints, so that of two
+// sealers at once one finds that the other was first.
+func CheckpointSubject(epoch, serial int) Subject {
+	return at(epoch, Ledger, TypeCheckpointSealed, "", 0, "", "", serial)
 }
 
 // Key returns a slug made of a hash of its parts, for texts that are no slugs themselves.

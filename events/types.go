@@ -42,4 +42,5 @@ var bodies = map[Type]func() Body{
 	TypeKeyRotated:           func() Body { return new(KeyRotated) },
 	TypeTestCaseRunSkipped:   func() Body { return new(TestCaseRunSkipped) },
 	TypeStageStuck:           func() Body { return new(StageStuck) },
+	TypeCheckpointSealed:     func() Body { return new(CheckpointSealed) },
 }

@@ -33,8 +33,9 @@ const (
 )
 
 var (
-	diffIDPattern  = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
-	addressPattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9]+([._-][a-z0-9]+)*)*$`)
+	diffIDPattern     = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+	witnessKeyPattern = regexp.MustCompile(`^[^ +]+\+[0-9a-f]{8}\+[A-Za-z0-9+/]+=*$`)
+	addressPattern    = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9]+([._-][a-z0-9]+)*)*$`)
 )
 
 // Parse reads a platform file over Default: what it leaves out stays as it is there, a list that it
@@ -78,6 +79,7 @@ func (r reader) platform(node *yaml.Node, p *Platform) {
 	r.Fields(node, "", fields{
 		"engines":  func(n *yaml.Node, key string) { r.engines(n, key, &p.Engines) },
 		"registry": func(n *yaml.Node, key string) { r.registry(n, key, &p.Registry) },
+		"witness":  func(n *yaml.Node, key string) { r.witness(n, key, &p.Witness) },
 		"limits":   func(n *yaml.Node, key string) { r.limits(n, key, &p.Limits) },
 		"notify":   func(n *yaml.Node, key string) { p.Notify = r.receivers(n, key) },
 		"policy":   func(n *yaml.Node, key string) { r.policy(n, key, &p.Policy) },
@@ -173,6 +175,25 @@ func (r reader) tls(node *yaml.Node, key string) TLS {
 		r.Fault(node, key, "all of ca, cert and key must be given", "", "")
 	}
 	return t
+}
+
+func (r reader) witness(node *yaml.Node, key string, w *Witness) {
+	r.Fields(node, key, fields{
+		"url": func(n *yaml.Node, key string) {
+			w.URL = r.Matching(n, key, maxText, "http:// or https:// and the witness's host", func(s string) bool {
+				u, err := url.Parse(s)
+				return s == "" || err == nil && u.Host != "" && u.User == nil && (u.Scheme == "http" || u.Scheme == "https")
+			})
+		},
+		"key": func(n *yaml.Node, key string) {
+			w.Key = r.Matching(n, key, maxText, "the key that `towpath witness` printed: name+id+base64", func(s string) bool {
+				return s == "" || witnessKeyPattern.MatchString(s)
+			})
+		},
+	})
+	if (w.URL == "") != (w.Key == "") {
+		r.Fault(node, key, "a witness has both a url and a key", "", "")
+	}
 }
 
 func (r reader) registry(node *yaml.Node, key string, reg *Registry) {

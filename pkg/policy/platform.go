@@ -27,6 +27,7 @@ const DefaultEnvironment events.Slug = "default"
 type Platform struct {
 	Engines  Engines
 	Registry Registry
+	Witness  Witness
 	Limits   Limits
 	Notify   []Receiver
 	Policy   Policy
@@ -74,6 +75,13 @@ type Registry struct {
 	// Address is host[:port] with an optional path in front of the apps' names; empty: the registry
 	// that `towpath up` runs. Credentials come from Docker's configuration file.
 	Address string
+}
+
+// Witness is who cosigns the ledger's checkpoints, somewhere that the ledger's administrators cannot reach:
+// a C2SP tlog-witness such as `towpath witness`. Its zero value: nobody.
+type Witness struct {
+	URL string // http:// or https://
+	Key string // verifier key, as the witness prints it: "name+0123abcd+base64"
 }
 
 // Limits are the largest amounts of anything that a pushed tree can make the platform use. No policy

@@ -40,7 +40,7 @@ func doDoctor(c *call) error {
 	ctx, cancel := context.WithTimeout(c.r.Context(), checkBound)
 	defer cancel()
 	look := []func(context.Context) check{
-		c.s.checkBus, c.s.checkDoor, c.s.checkEdge, c.s.checkSpace, c.s.checkPolicy, c.s.checkBuilds, c.s.checkPushes, c.s.checkFollowed,
+		c.s.checkBus, c.s.checkDoor, c.s.checkSeal, c.s.checkEdge, c.s.checkSpace, c.s.checkPolicy, c.s.checkBuilds, c.s.checkPushes, c.s.checkFollowed,
 	}
 	checks := make([]check, len(look))
 	var group sync.WaitGroup

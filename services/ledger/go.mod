@@ -3,6 +3,8 @@ module towpath.dev/services/ledger
 go 1.26.8
 
 require (
+	github.com/nats-io/nats.go v1.55.0
+	golang.org/x/mod v0.41.0
 	towpath.dev/events v0.0.0
 	towpath.dev/pkg v0.0.0
 )
@@ -15,7 +17,6 @@ require (
 	github.com/minio/highwayhash v1.0.4 // indirect
 	github.com/nats-io/jwt/v2 v2.8.2 // indirect
 	github.com/nats-io/nats-server/v2 v2.15.2 // indirect
-	github.com/nats-io/nats.go v1.55.0 // indirect
 	github.com/nats-io/nkeys v0.4.17 // indirect
 	github.com/nats-io/nuid v1.0.1 // indirect
 	github.com/secure-systems-lab/go-securesystemslib v0.11.1 // indirect

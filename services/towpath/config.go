@@ -115,6 +115,7 @@ func (c Config) keys() string          { return filepath.Join(c.Data, "keys") }
 func (c Config) busStore() string      { return filepath.Join(c.Data, "nats") }
 func (c Config) snapshots() string     { return filepath.Join(c.Data, "snapshots") }
 func (c Config) registryStore() string { return filepath.Join(c.Data, "registry") }
+func (c Config) seals() string         { return filepath.Join(c.Data, "seal") }
 func (c Config) tokenFile() string     { return filepath.Join(c.Data, client.TokenFile) }
 func (c Config) urlFile() string       { return filepath.Join(c.Data, client.URLFile) }
 func (c Config) sources() string       { return filepath.Join(c.Data, "work", "build") }

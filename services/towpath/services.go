@@ -46,7 +46,9 @@ func (s *Service) startLedger(ctx context.Context) error {
 		return err
 	}
 	ready, done := signal()
-	door, err := ledger.New(ledger.Config{}, ledger.Deps{Runtime: rt, Ready: done})
+	door, err := ledger.New(ledger.Config{
+		State: s.cfg.seals(), Witness: s.platform.Witness.URL, WitnessKey: s.platform.Witness.Key,
+	}, ledger.Deps{Runtime: rt, Ready: done})
 	if err != nil {
 		return err
 	}

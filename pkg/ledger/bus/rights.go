@@ -100,7 +100,10 @@ func grants(service events.Writer, epoch int) []grant {
 	case events.Gateway:
 		g = append(g,
 			grant{subject: ownAPI + "DIRECT.GET." + events.LogStream, many: true},
-			grant{subject: "live.log.>", stream: true})
+			grant{subject: "live.log.>", stream: true},
+			grant{subject: events.SealStatusSubject},
+			grant{subject: events.SealNowSubject},
+			grant{subject: events.SealHashesSubject})
 	case events.Watch:
 		g = append(g, consume(events.TimerStream, "timers")...)
 		g = append(g, consume(events.AdvisoryStream, "advisories")...)
@@ -150,7 +153,7 @@ func ownerRights(service events.Writer, epoch int) (publish, subscribe []string)
 				"log.ledger.>",
 				"$KV." + events.BucketAside + ".ledger.>", ownAPI + "DIRECT.GET.KV_" + events.BucketAside,
 			}, []string{
-				"append.>", "_INBOX.>", events.LiveSubjects,
+				"append.>", "_INBOX.>", events.LiveSubjects, "seal.*",
 			}
 	}
 	return []string{

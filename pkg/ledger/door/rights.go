@@ -54,6 +54,8 @@ var rights = map[events.Type][]events.Writer{
 	events.TypeKeyRotated: {events.Ledger},
 
 	events.TypeStageStuck: {events.Watch},
+
+	events.TypeCheckpointSealed: {events.Ledger},
 }
 
 // mayWrite reports whether a writer may write events of a type.

@@ -1,0 +1,591 @@
+package ledger
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"towpath.dev/events"
+	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/seal"
+	"towpath.dev/pkg/worker"
+)
+
+// sealer keeps the Merkle tree over the ledger and appends its signed heads.
+type sealer struct {
+	cfg     Config
+	rt      *worker.Runtime
+	client  *ledger.Client
+	logger  *slog.Logger
+	witness *cosigner // nil: none
+	now     chan chan error
+
+	mu     sync.Mutex
+	status seal.Status
+	tree   *seal.Tree // nil until it is open
+
+	// Of the sealing goroutine alone.
+	origin string
+	serial int
+	sealed uint64 // size of the newest checkpoint
+	plain  uint64 // the last event that is no checkpoint
+}
+
+func newSealer(cfg Config, rt *worker.Runtime) (*sealer, error) {
+	s := &sealer{cfg: cfg, rt: rt, client: rt.Ledger, logger: rt.Logger, now: make(chan chan error)}
+	if cfg.Witness != "" {
+		key, err := seal.ParseWitness(cfg.WitnessKey)
+		if err != nil {
+			return nil, err
+		}
+		s.witness = newCosigner(cfg.Witness, key)
+		s.status.Witness = key.String()
+	}
+	return s, nil
+}
+
+// alarm is an error after which nothing is sealed any more: what is stored is not what was sealed.
+type alarm struct {
+	why string
+	// file says that the tree's own file may be at fault.
+	file bool
+}
+
+func (a alarm) Error() string { return a.why }
+
+func alarmed(format string, v ...any) error { return alarm{why: fmt.Sprintf(format, v...)} }
+
+// differs is an alarm about what is compared with the tree.
+func differs(format string, v ...any) error { return alarm{fmt.Sprintf(format, v...), true} }
+
+// retryPause is the longest pause after a failure.
+const retryPause = 30 * time.Second
+
+// run seals until ctx ends. Where the bus is away it tries again; an alarm ends sealing, and questions are
+// still answered.
+func (s *sealer) run(ctx context.Context) {
+	for pause := time.Second; ; pause = min(2*pause, retryPause) {
+		began := time.Now()
+		err := s.session(ctx)
+		var stop alarm
+		switch {
+		case ctx.Err() != nil:
+			return
+		case errors.As(err, &stop):
+			s.raise(ctx, stop.why)
+			return
+		}
+		s.logger.Warn("sealing was interrupted; it goes on", "err", err)
+		if time.Since(began) > time.Minute {
+			pause = time.Second
+		}
+		if !s.rest(ctx, pause) {
+			return
+		}
+	}
+}
+
+// rest waits, and tells those who want something sealed meanwhile that it cannot be.
+func (s *sealer) rest(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+			return true
+		case done := <-s.now:
+			done <- errors.New("sealing is interrupted and goes on in a moment; see the ledger service's log")
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// alarmEvery is how often an alarm is repeated in the log.
+const alarmEvery = 10 * time.Minute
+
+// raise says loudly, in the log, in a file and in every status, that sealing has stopped.
+func (s *sealer) raise(ctx context.Context, why string) {
+	s.mu.Lock()
+	s.status.Alarm = why
+	s.mu.Unlock()
+	if s.cfg.State != "" {
+		if err := replace(filepath.Join(s.cfg.State, seal.AlarmFile), []byte(why+"\n")); err != nil {
+			s.logger.Error("the alarm could not be kept", "err", err)
+		}
+	}
+	for {
+		s.logger.Error("ALARM: the ledger is not what was sealed; nothing is sealed any more", "why", why)
+		timer := time.NewTimer(alarmEvery)
+		for wait := true; wait; {
+			select {
+			case <-timer.C:
+				wait = false
+			case done := <-s.now:
+				done <- nil // the status says why
+			case <-ctx.Done():
+				timer.Stop()
+				return
+			}
+		}
+	}
+}
+
+// session opens the tree, compares it with the ledger, and seals what comes.
+func (s *sealer) session(ctx context.Context) error {
+	if err := s.standingAlarm(); err != nil {
+		return err
+	}
+	if err := s.rt.Fold.Wait(ctx, 1); err != nil { // an empty ledger has no id yet
+		return err
+	}
+	if err := s.recover(ctx); err != nil {
+		return err
+	}
+	defer s.tree.Close()
+	ctx, stop := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	found, changed := make(chan error, 1), make(chan struct{}, 1)
+	beside.Go(func() { s.keepChecking(ctx, found) })
+	beside.Go(func() { s.watch(ctx, changed) })
+	defer func() { stop(); beside.Wait() }()
+	return s.loop(ctx, changed, found)
+}
+
+func (s *sealer) loop(ctx context.Context, changed <-chan struct{}, found <-chan error) error {
+	var due *time.Timer
+	timer := func() <-chan time.Time {
+		if due == nil {
+			return nil
+		}
+		return due.C
+	}
+	if s.plain > s.sealed {
+		due = time.NewTimer(s.cfg.Every)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-found:
+			return err
+		case <-changed:
+			if due == nil {
+				due = time.NewTimer(s.cfg.Every)
+			}
+		case <-timer():
+			due = nil
+			if err := s.sealNew(ctx); err != nil {
+				return err
+			}
+		case done := <-s.now:
+			err := s.sealNew(ctx)
+			done <- err
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// watch signals that the ledger has grown.
+func (s *sealer) watch(ctx context.Context, changed chan<- struct{}) {
+	for seq := s.tree.Size(); s.rt.Fold.Wait(ctx, seq+1) == nil; seq = s.rt.Fold.Seq() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// standingAlarm returns the alarm of an earlier start, which an operator ends by removing the file.
+func (s *sealer) standingAlarm() error {
+	if s.cfg.State == "" {
+		return nil
+	}
+	path := filepath.Join(s.cfg.State, seal.AlarmFile)
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return alarmed("%s (found earlier; once it is looked into, removing %s and restarting the ledger service compares everything again)",
+		strings.TrimSpace(before(string(text), " (found earlier;")), path)
+}
+
+func before(text, sep string) string { text, _, _ = strings.Cut(text, sep); return text }
+
+// recover opens the tree and brings it up to the ledger's head. Every event is compared with what was
+// sealed; what was lost is computed again.
+func (s *sealer) recover(ctx context.Context) error {
+	path, prior, err := s.files()
+	if err != nil {
+		return err
+	}
+	tree, err := seal.OpenTree(path)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.tree = tree
+	s.mu.Unlock()
+	// What lies beyond the newest checkpoint was never signed: it is read again.
+	keep := uint64(0)
+	if prior != nil && prior.Size <= tree.Size() {
+		keep = prior.Size
+	}
+	first := s.readFrom(ctx, keep, prior)
+	var found alarm
+	if !errors.As(first, &found) || !found.file || keep == 0 {
+		return first
+	}
+	// It may be the file that is wrong. The tree is computed anew, and what was signed decides.
+	second := s.readFrom(ctx, 0, prior)
+	if errors.As(second, new(alarm)) {
+		return first
+	}
+	return second
+}
+
+// readFrom cuts the tree back, reads the whole ledger, and makes sure that it is what was sealed.
+func (s *sealer) readFrom(ctx context.Context, keep uint64, prior *seal.Signed) error {
+	if err := s.tree.Truncate(keep); err != nil {
+		return err
+	}
+	s.origin, s.serial, s.sealed, s.plain = "", 0, 0, 0
+	last, err := s.read(ctx, 0)
+	if err != nil || prior == nil {
+		return err
+	}
+	return s.continues(ctx, prior, last)
+}
+
+// files returns the tree's file and the newest checkpoint of before, or nil.
+func (s *sealer) files() (path string, prior *seal.Signed, err error) {
+	if s.cfg.State == "" {
+		return "", nil, nil
+	}
+	file := filepath.Join(s.cfg.State, seal.CheckpointFile)
+	signed, err := seal.Read(file, s.client.Trust())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, seal.ErrCheckpoint):
+		return "", nil, alarmed("%v: it was changed, or trust.json lacks the key that signed it", err)
+	case err != nil:
+		return "", nil, err
+	default:
+		prior = &signed
+	}
+	return filepath.Join(s.cfg.State, seal.HashesFile), prior, nil
+}
+
+// continues makes sure that the ledger still is what an earlier checkpoint sealed.
+func (s *sealer) continues(ctx context.Context, prior *seal.Signed, last uint64) error {
+	deadline := time.Now().Add(s.cfg.Absence)
+	for last < prior.Size {
+		if time.Now().After(deadline) {
+			return alarmed("rolled back: a checkpoint of %d events was signed, and the ledger has %d", prior.Size, last)
+		}
+		if !s.rest(ctx, s.cfg.Absence/10) {
+			return ctx.Err()
+		}
+		var err error
+		if last, err = s.read(ctx, last); err != nil {
+			return err
+		}
+	}
+	root, err := s.tree.Root(prior.Size)
+	switch {
+	case err != nil:
+		return err
+	case prior.Origin != s.origin:
+		return alarmed("another ledger: the newest checkpoint here is of %s, this is %s", prior.Origin, s.origin)
+	case root != prior.Root:
+		return differs("edited: the first %d events have another root than the checkpoint that was signed over them", prior.Size)
+	}
+	return nil
+}
+
+// read goes through the ledger after a sequence: what the tree has is compared, what it lacks is added. It
+// returns the last sequence read.
+func (s *sealer) read(ctx context.Context, after uint64) (last uint64, err error) {
+	newest := ""
+	last, err = s.client.ReadStored(ctx, after, func(m ledger.Stored) error {
+		if m.Seq == 1 {
+			s.origin = seal.Origin(m.ID(), s.client.Epoch())
+		}
+		if err := s.compareOrAdd(m); err != nil {
+			return err
+		}
+		text, err := s.look(m)
+		if text != "" {
+			newest = text
+		}
+		if m.Seq%events.MaxBatch == 0 {
+			err = errors.Join(err, breathe(ctx))
+		}
+		return err
+	})
+	var history *ledger.HistoryError
+	if errors.As(err, &history) {
+		return last, alarmed("dropped: %s", history.Why)
+	}
+	s.mu.Lock()
+	s.status.Origin, s.status.Head = s.origin, last
+	s.mu.Unlock()
+	if err != nil || newest == "" {
+		return last, err
+	}
+	return last, s.keep(newest)
+}
+
+// breathe leaves the bus a moment for appends, between two batches.
+func breathe(ctx context.Context) error {
+	timer := time.NewTimer(time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *sealer) compareOrAdd(m ledger.Stored) error {
+	leaf := seal.LeafOf(m)
+	if m.Seq > s.tree.Size() {
+		return s.tree.Append(leaf)
+	}
+	was, err := s.tree.Leaf(m.Seq)
+	if err == nil && was != leaf {
+		err = differs("edited: event %d (%s) is not what was sealed", m.Seq, m.Subject)
+	}
+	return err
+}
+
+// look takes note of an event. A checkpoint has to be one of this very tree; its note is returned.
+func (s *sealer) look(m ledger.Stored) (checkpoint string, err error) {
+	subject, err := events.ParseSubject(m.Subject)
+	want := events.CheckpointSubject(s.client.Epoch(), s.serial+1)
+	if err != nil || subject.Writer != want.Writer || subject.Subject != want.Subject {
+		s.plain = m.Seq
+		return "", nil
+	}
+	r, err := m.Record(s.client.Trust())
+	if err != nil {
+		return "", alarmed("event %d stands as a checkpoint and is none: %v", m.Seq, err)
+	}
+	b, ok := r.Event.Body.(*events.CheckpointSealed)
+	if !ok || subject != want {
+		return "", alarmed("event %d stands as checkpoint %d on %s, expected is %s", m.Seq, subject.Attempt, subject, want)
+	}
+	signed, err := seal.Open(b.Checkpoint, s.client.Trust(), s.witnesses()...)
+	if err != nil {
+		return "", alarmed("checkpoint %d (event %d): %v", subject.Attempt, m.Seq, err)
+	}
+	if signed.Size >= m.Seq || signed.Origin != s.origin {
+		return "", alarmed("checkpoint %d (event %d) seals %d events of %s: that cannot be", subject.Attempt, m.Seq, signed.Size, signed.Origin)
+	}
+	root, err := s.tree.Root(signed.Size)
+	if err != nil {
+		return "", err
+	}
+	if root != signed.Root {
+		return "", differs("edited: checkpoint %d (event %d) was signed over %d other events than those that are stored now",
+			subject.Attempt, m.Seq, signed.Size)
+	}
+	s.serial, s.sealed = subject.Attempt, signed.Size
+	s.publish(signed, m.Time)
+	return b.Checkpoint, nil
+}
+
+func (s *sealer) witnesses() []seal.Witness {
+	if s.witness == nil {
+		return nil
+	}
+	return []seal.Witness{s.witness.key}
+}
+
+// publish puts a checkpoint into the status.
+func (s *sealer) publish(signed seal.Signed, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status.Serial, s.status.Size, s.status.At = s.serial, signed.Size, at
+	s.status.Root = base64.StdEncoding.EncodeToString(signed.Root[:])
+	s.status.Checkpoint = signed.Note
+	for _, c := range signed.Cosignatures {
+		s.status.Witnessed = &seal.WitnessedAt{Cosignature: c, Size: signed.Size, Checkpoint: signed.Note}
+	}
+}
+
+// keep writes the newest checkpoints to the folder.
+func (s *sealer) keep(newest string) error {
+	if s.cfg.State == "" {
+		return nil
+	}
+	if err := replace(filepath.Join(s.cfg.State, seal.CheckpointFile), []byte(newest)); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	witnessed := s.status.Witnessed
+	s.mu.Unlock()
+	if witnessed == nil {
+		return nil
+	}
+	return replace(filepath.Join(s.cfg.State, seal.WitnessedFile), []byte(witnessed.Checkpoint))
+}
+
+// sealNew reads what is new and, unless that is nothing but checkpoints, signs the tree's head, has the
+// witness cosign it, and appends it.
+func (s *sealer) sealNew(ctx context.Context) error {
+	for {
+		if _, err := s.read(ctx, s.tree.Size()); err != nil {
+			return err
+		}
+		if s.plain <= s.sealed {
+			return nil
+		}
+		if err := s.appendCheckpoint(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// appendCheckpoint appends the next checkpoint. Where another sealer was first, its checkpoint counts:
+// the next look at the ledger finds and checks it.
+func (s *sealer) appendCheckpoint(ctx context.Context) error {
+	c := seal.Checkpoint{Origin: s.origin, Size: s.tree.Size()}
+	var err error
+	if c.Root, err = s.tree.Root(c.Size); err != nil {
+		return err
+	}
+	text := s.cosign(ctx, c, seal.Sign(s.client.Signer(), c))
+	serial := s.serial + 1
+	body := &events.CheckpointSealed{
+		TreeSize: c.Size, RootHash: base64.StdEncoding.EncodeToString(c.Root[:]), Checkpoint: text,
+	}
+	body.ID = fmt.Sprintf("checkpoint/%d", serial)
+	_, err = s.client.Append(ctx, events.CheckpointSubject(s.client.Epoch(), serial), events.New(events.Ledger, time.Now(), "", body))
+	var exists *ledger.ExistsError
+	if errors.As(err, &exists) {
+		return nil
+	}
+	return err
+}
+
+// cosign returns the note with the witness's cosignature or, where there is none to be had, as it is.
+func (s *sealer) cosign(ctx context.Context, c seal.Checkpoint, text string) string {
+	if s.witness == nil {
+		return text
+	}
+	s.mu.Lock()
+	var known uint64
+	if s.status.Witnessed != nil {
+		known = s.status.Witnessed.Size
+	}
+	s.mu.Unlock()
+	signed, err := s.witness.sign(ctx, s.tree, c, text, known)
+	if err == nil {
+		_, err = seal.Open(signed, s.client.Trust(), s.witness.key)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.status.Trouble = err.Error()
+		s.logger.Error("the witness did not cosign the checkpoint", "size", c.Size, "err", err)
+		return text
+	}
+	s.status.Trouble = ""
+	return signed
+}
+
+// keepChecking compares the whole ledger with the tree from time to time. Where they differ it has the
+// session begin anew, which tells a spoiled file from a changed ledger.
+func (s *sealer) keepChecking(ctx context.Context, found chan<- error) {
+	s.checked(s.tree.Size())
+	ticker := time.NewTicker(s.cfg.CheckEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		size, err := s.compare(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case errors.As(err, new(alarm)):
+			found <- fmt.Errorf("everything is compared from the start: %w", errors.New(err.Error()))
+			return
+		case err != nil:
+			s.logger.Warn("the ledger could not be compared with what was sealed; it is tried again", "err", err)
+		default:
+			s.checked(size)
+		}
+	}
+}
+
+func (s *sealer) checked(size uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status.Checked, s.status.CheckedTo = time.Now().UTC(), size
+}
+
+// compare reads all that the tree has, and returns how much that was.
+func (s *sealer) compare(ctx context.Context) (uint64, error) {
+	size := s.tree.Size()
+	enough := errors.New("compared")
+	last, err := s.client.ReadStored(ctx, 0, func(m ledger.Stored) error {
+		if m.Seq > size {
+			return enough
+		}
+		if m.Seq%events.MaxBatch == 0 {
+			if err := breathe(ctx); err != nil {
+				return err
+			}
+		}
+		return s.compareOrAdd(m)
+	})
+	var history *ledger.HistoryError
+	switch {
+	case errors.As(err, &history):
+		return 0, alarmed("dropped: %s", history.Why)
+	case err != nil && !errors.Is(err, enough):
+		return 0, err
+	case last < size:
+		return 0, alarmed("rolled back: the tree has %d events, and the ledger has %d", size, last)
+	}
+	return size, nil
+}
+
+// replace writes a file so that a reader, or a start after a crash, sees the old bytes or the new.
+func replace(path string, data []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("keeping %s: %w", path, err)
+	}
+	file, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return fmt.Errorf("keeping %s: %w", path, err)
+	}
+	defer os.Remove(file.Name())
+	_, err = file.Write(data)
+	err = errors.Join(err, file.Sync(), file.Close())
+	if err == nil {
+		err = os.Rename(file.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("keeping %s: %w", path, err)
+	}
+	return nil
+}

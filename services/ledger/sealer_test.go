@@ -1,0 +1,383 @@
+package ledger_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"towpath.dev/events"
+	"towpath.dev/pkg/identity"
+	client "towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/ledger/ledgertest"
+	"towpath.dev/pkg/seal"
+	"towpath.dev/pkg/worker"
+	"towpath.dev/services/ledger"
+	"towpath.dev/services/ledger/witness"
+)
+
+// sealing is a running ledger service.
+type sealing struct {
+	t    *testing.T
+	l    *ledgertest.Ledger
+	stop func()
+}
+
+// start runs the service in place of the test ledger's own door.
+func start(t *testing.T, l *ledgertest.Ledger, cfg ledger.Config) *sealing {
+	t.Helper()
+	l.CloseDoor()
+	return beside(t, l, cfg)
+}
+
+// beside runs a further service.
+func beside(t *testing.T, l *ledgertest.Ledger, cfg ledger.Config) *sealing {
+	t.Helper()
+	rt, err := worker.Open(t.Context(), worker.Options{Service: "ledger", Bus: l.URL, Keys: l.Keys, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ready, done := make(chan struct{}), make(chan error, 1)
+	s, err := ledger.New(cfg, ledger.Deps{Runtime: rt, Ready: func() { close(ready) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { done <- s.Run(ctx) }()
+	<-ready
+	running := &sealing{t: t, l: l}
+	running.stop = func() {
+		running.stop = func() {}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		rt.Close()
+	}
+	t.Cleanup(func() { running.stop() })
+	return running
+}
+
+func create(t *testing.T, l *ledgertest.Ledger, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		s, e := ledgertest.AppCreated(events.Slug(name))
+		if _, err := l.Client("gateway").Append(t.Context(), s, e); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (s *sealing) now() seal.Status {
+	s.t.Helper()
+	status, err := seal.Now(s.t.Context(), s.l.Client("gateway").Conn())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return status
+}
+
+// alarm waits for the service to say that the ledger is not what was sealed.
+func (s *sealing) alarm() string {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
+	defer cancel()
+	for ctx.Err() == nil {
+		status, err := seal.Ask(ctx, s.l.Client("gateway").Conn())
+		if err == nil && status.Alarm != "" {
+			return status.Alarm
+		}
+		timer := time.NewTimer(10 * time.Millisecond)
+		<-timer.C
+	}
+	s.t.Fatal("no alarm")
+	return ""
+}
+
+// checkpoints returns the events that seal.
+func checkpoints(t *testing.T, l *ledgertest.Ledger) (all []*events.CheckpointSealed, seqs []uint64) {
+	t.Helper()
+	_, err := l.Client("gateway").Read(t.Context(), 0, func(r client.Record) error {
+		if b, ok := r.Event.Body.(*events.CheckpointSealed); ok {
+			all, seqs = append(all, b), append(seqs, r.Seq)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all, seqs
+}
+
+// root computes the tree anew from the stream.
+func root(t *testing.T, l *ledgertest.Ledger, size uint64) seal.Hash {
+	t.Helper()
+	tree, err := seal.OpenTree("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Client("gateway").ReadStored(t.Context(), 0, func(m client.Stored) error { return tree.Append(seal.LeafOf(m)) }); err != nil {
+		t.Fatal(err)
+	}
+	h, err := tree.Root(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func TestWhatIsNewIsSealedOnce(t *testing.T) {
+	l := ledgertest.Start(t)
+	s := start(t, l, ledger.Config{State: t.TempDir(), Every: 10 * time.Millisecond})
+	create(t, l, "one", "two", "three")
+	first := s.now()
+	if first.Size < 3 || first.Alarm != "" {
+		t.Fatalf("sealed %+v", first)
+	}
+	trust := l.Client("gateway").Trust()
+	signed, err := seal.Open(first.Checkpoint, trust)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if signed.Size != first.Size || signed.Root != root(t, l, signed.Size) {
+		t.Errorf("checkpoint %+v is not the root of the stream", signed.Checkpoint)
+	}
+	// Nothing but checkpoints came since: nothing is sealed, however often it is asked for.
+	for range 5 {
+		if again := s.now(); again.Serial != first.Serial {
+			t.Fatalf("checkpoint %d follows %d though nothing is new", again.Serial, first.Serial)
+		}
+	}
+	create(t, l, "four")
+	if next := s.now(); next.Size <= first.Size || next.Serial <= first.Serial {
+		t.Errorf("after one more event: %+v", next)
+	}
+	all, seqs := checkpoints(t, l)
+	for i, b := range all {
+		if b.TreeSize >= seqs[i] || b.ID != fmt.Sprintf("checkpoint/%d", i+1) {
+			t.Errorf("checkpoint %d: %+v at %d", i+1, b, seqs[i])
+		}
+	}
+}
+
+func TestLostFilesAreMadeAnew(t *testing.T) {
+	l := ledgertest.Start(t)
+	state := t.TempDir()
+	s := start(t, l, ledger.Config{State: state, Every: time.Hour})
+	create(t, l, "one", "two", "three", "four", "five")
+	before := s.now()
+	s.stop()
+	for i, lose := range []func(){
+		func() {},
+		func() { os.Remove(filepath.Join(state, seal.HashesFile)) },
+		func() { os.RemoveAll(state) },
+		func() { os.Truncate(filepath.Join(state, seal.HashesFile), 100) },
+		func() {
+			file, err := os.OpenFile(filepath.Join(state, seal.HashesFile), os.O_WRONLY, 0)
+			if err == nil {
+				_, err = file.WriteAt([]byte("spoiled"), 40)
+				file.Close()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		lose()
+		again := beside(t, l, ledger.Config{State: state, Every: time.Hour})
+		if status := again.now(); status.Serial != before.Serial || status.Checkpoint != before.Checkpoint {
+			t.Errorf("loss %d: %+v, before %+v", i, status, before)
+		}
+		again.stop()
+	}
+	for _, name := range []string{seal.HashesFile, seal.CheckpointFile} {
+		if _, err := os.Stat(filepath.Join(state, name)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestTwoSealersMakeOneChain(t *testing.T) {
+	l := ledgertest.Start(t)
+	one := start(t, l, ledger.Config{State: t.TempDir(), Every: time.Millisecond})
+	beside(t, l, ledger.Config{State: t.TempDir(), Every: time.Millisecond})
+	for i := range 40 {
+		create(t, l, fmt.Sprintf("app-%d", i))
+	}
+	last := one.now()
+	all, _ := checkpoints(t, l)
+	if len(all) < last.Serial || last.Alarm != "" {
+		t.Errorf("%d checkpoints, status %+v", len(all), last)
+	}
+	trust := l.Client("gateway").Trust()
+	for i, b := range all {
+		signed, err := seal.Open(b.Checkpoint, trust)
+		if err != nil || signed.Root != root(t, l, b.TreeSize) {
+			t.Errorf("checkpoint %d: %v", i+1, err)
+		}
+	}
+}
+
+// rewrite puts the ledger's messages back as an administrator of the bus could, after change had its way.
+func rewrite(t *testing.T, l *ledgertest.Ledger, change func([]*nats.Msg) []*nats.Msg) {
+	t.Helper()
+	var all []*nats.Msg
+	_, err := l.Client("gateway").ReadStored(t.Context(), 0, func(m client.Stored) error {
+		all = append(all, &nats.Msg{Subject: m.Subject, Data: m.Body, Header: nats.Header{identity.SignatureHeader: {m.Signature}}})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Stop()
+	l.Wipe()
+	l.Restart()
+	l.Provision()
+	conn := l.Connect("ledger").Conn()
+	for _, m := range change(all) {
+		if _, err := conn.RequestMsg(m, 5*time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestAnEditedLedgerIsFound(t *testing.T) {
+	for name, change := range map[string]func([]*nats.Msg) []*nats.Msg{
+		"edited":       func(m []*nats.Msg) []*nats.Msg { m[2].Data[len(m[2].Data)-5] ^= 1; return m },
+		"dropped":      func(m []*nats.Msg) []*nats.Msg { return append(m[:2], m[3:]...) },
+		"reordered":    func(m []*nats.Msg) []*nats.Msg { m[1], m[2] = m[2], m[1]; return m },
+		"written anew": func(m []*nats.Msg) []*nats.Msg { return m }, // with other times
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := ledgertest.Start(t)
+			state := t.TempDir()
+			s := start(t, l, ledger.Config{State: state, Every: time.Hour})
+			create(t, l, "one", "two", "three", "four", "five")
+			s.now()
+			s.stop()
+			rewrite(t, l, change)
+			again := beside(t, l, ledger.Config{State: state, Every: time.Hour})
+			if why := again.alarm(); !strings.Contains(why, "edited") {
+				t.Errorf("alarm %q", why)
+			}
+			before, err := os.ReadFile(filepath.Join(state, seal.CheckpointFile))
+			if err != nil {
+				t.Fatal(err)
+			}
+			again.stop()
+			// The alarm stands until an operator ends it, and the checkpoint is kept.
+			again = beside(t, l, ledger.Config{State: state, Every: time.Hour})
+			if !strings.Contains(again.alarm(), "found earlier") {
+				t.Error("the alarm did not survive a restart")
+			}
+			if after, err := os.ReadFile(filepath.Join(state, seal.CheckpointFile)); err != nil || string(after) != string(before) {
+				t.Errorf("the checkpoint was overwritten: %v", err)
+			}
+		})
+	}
+}
+
+// TestARollbackIsFound puts an older copy of the whole store back, bit for bit.
+func TestARollbackIsFound(t *testing.T) {
+	l := ledgertest.Start(t)
+	state := t.TempDir()
+	s := start(t, l, ledger.Config{State: state, Every: time.Hour})
+	create(t, l, "one", "two")
+	s.now()
+	s.stop()
+	l.Stop()
+	store, copied := filepath.Join(filepath.Dir(l.Keys), "nats"), filepath.Join(t.TempDir(), "nats")
+	if err := os.CopyFS(copied, os.DirFS(store)); err != nil {
+		t.Fatal(err)
+	}
+	l.Restart()
+	s = beside(t, l, ledger.Config{State: state, Every: time.Hour})
+	create(t, l, "three", "four")
+	s.now()
+	s.stop()
+	l.Stop()
+	l.Wipe()
+	if err := os.CopyFS(store, os.DirFS(copied)); err != nil {
+		t.Fatal(err)
+	}
+	l.Restart()
+	if why := beside(t, l, ledger.Config{State: state, Every: time.Hour, Absence: 100 * time.Millisecond}).alarm(); !strings.Contains(why, "rolled back") {
+		t.Errorf("alarm %q", why)
+	}
+}
+
+// TestAnEditIsFoundWithoutFiles: the checkpoints in the ledger itself tell as well.
+func TestAnEditIsFoundWithoutFiles(t *testing.T) {
+	l := ledgertest.Start(t)
+	s := start(t, l, ledger.Config{Every: time.Hour})
+	create(t, l, "one", "two", "three")
+	s.now()
+	s.stop()
+	rewrite(t, l, func(m []*nats.Msg) []*nats.Msg { m[1].Data[20] ^= 1; return m })
+	if why := beside(t, l, ledger.Config{Every: time.Hour}).alarm(); !strings.Contains(why, "checkpoint 1") {
+		t.Errorf("alarm %q", why)
+	}
+}
+
+// watching starts a witness and returns its configuration for the ledger service.
+func watching(t *testing.T, l *ledgertest.Ledger, dir string) (url string, w *witness.Service) {
+	t.Helper()
+	w, err := witness.New(witness.Config{Name: "witness.example", Dir: dir, Listen: "127.0.0.1:0",
+		Trust: filepath.Join(l.Keys, identity.TrustFile)}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(w.Handler())
+	t.Cleanup(func() { server.Close(); w.Close() })
+	return server.URL, w
+}
+
+func TestAWitnessCosignsWhatExtends(t *testing.T) {
+	l := ledgertest.Start(t)
+	dir, state := t.TempDir(), t.TempDir()
+	url, w := watching(t, l, dir)
+	cfg := ledger.Config{State: state, Every: time.Hour, Witness: url, WitnessKey: w.Key().String()}
+	s := start(t, l, cfg)
+	create(t, l, "one")
+	first := s.now()
+	create(t, l, "two", "three")
+	second := s.now()
+	if first.Witnessed == nil || second.Witnessed == nil || second.Witnessed.Size != second.Size || second.Trouble != "" {
+		t.Fatalf("witnessed %+v, then %+v", first, second)
+	}
+	trust := l.Client("gateway").Trust()
+	kept, err := seal.Witnessed(state, trust, w.Key())
+	if err != nil || kept == nil || kept.Size != second.Size || len(kept.Cosignatures) != 1 {
+		t.Fatalf("kept %+v: %v", kept, err)
+	}
+	own, err := seal.Read(filepath.Join(dir, witness.StateFile), trust, w.Key())
+	if err != nil || own.Size != second.Size {
+		t.Fatalf("the witness's own state: %+v, %v", own, err)
+	}
+	// Everything but the witness is rolled back and goes another way: the witness does not follow.
+	s.stop()
+	os.RemoveAll(state)
+	rewrite(t, l, func(m []*nats.Msg) []*nats.Msg { return m[:1] })
+	forked := beside(t, l, cfg)
+	create(t, l, "four")
+	if status := forked.now(); status.Witnessed != nil || !strings.Contains(status.Trouble, "rolled back") && !strings.Contains(status.Trouble, "not what") {
+		t.Errorf("a ledger that was rolled back: %+v", status)
+	}
+	for i := range 6 {
+		create(t, l, fmt.Sprintf("five-%d", i))
+	}
+	if status := forked.now(); status.Witnessed != nil || status.Trouble == "" {
+		t.Errorf("a ledger that was forked: %+v", status)
+	}
+	if after, err := seal.Read(filepath.Join(dir, witness.StateFile), trust, w.Key()); err != nil || after.Note != own.Note {
+		t.Errorf("the witness's state moved: %+v, %v", after, err)
+	}
+}
