@@ -223,3 +223,16 @@ func (c *Client) blob(ctx context.Context, r Repository, d v1.Descriptor) ([]byt
 	}
 	return body, nil
 }
+
+// ReadWhole returns the bytes of a referrer's manifest and of the document in it, both checked against their
+// digests, so that a third party can check them again. A document of more than max bytes is not read: the
+// error wraps ErrRefused.
+func (c *Client) ReadWhole(ctx context.Context, subject Artifact, referrer Digest, max int64) (manifest, body []byte, err error) {
+	r := Referrer{Subject: subject, Digest: referrer}
+	got, err := remote.Get(subject.Repository.At(referrer).ref(), c.with(ctx)...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading referrer %s: %w", r.URI(), classify(err))
+	}
+	body, _, err = c.Read(ctx, r, max)
+	return got.Manifest, body, err
+}

@@ -17,6 +17,7 @@ import (
 	"towpath.dev/events"
 	"towpath.dev/pkg/identity"
 	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/pkg/registry"
 	"towpath.dev/pkg/settings"
 	"towpath.dev/pkg/worker"
 	"towpath.dev/services/gateway/git"
@@ -40,6 +41,7 @@ type Service struct {
 	settings *settings.Store
 	git      *git.Store
 	pages    *page.Pages
+	evidence *registry.Client
 
 	url         string // without a slash at the end
 	socket      string // where git's hooks find the gateway
@@ -65,7 +67,8 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	return &Service{
 		cfg: cfg.withDefaults(), rt: deps.Runtime, ready: deps.Ready, logger: deps.Runtime.Logger,
 		actors:  identity.NewActors(deps.Runtime.Ledger.Bucket(events.BucketActors)),
-		journal: newJournal(), polling: newPolling(),
+		evidence: registry.New(registry.Options{}),
+		journal:  newJournal(), polling: newPolling(),
 	}, nil
 }
 

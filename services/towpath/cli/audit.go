@@ -17,7 +17,7 @@ func (p *program) auditCommand() *cobra.Command {
 		Use: "audit", Short: "Prove what happened, from the sealed ledger", Args: arguments(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(p.auditCheckpointCommand())
+	c.AddCommand(p.auditCheckpointCommand(), p.auditExportCommand(), p.auditVerifyCommand())
 	return c
 }
 

@@ -1,0 +1,122 @@
+package proof
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"towpath.dev/events"
+)
+
+func TestAnHonestProofIsProven(t *testing.T) {
+	w := newWorld(t)
+	w.populate()
+	for name, wish := range map[string]Wish{
+		"run":         {About: About{App: "hello", Run: 2}},
+		"environment": {About: About{App: "hello", Run: 2, Environment: "prod"}},
+		"first run":   {About: About{App: "hello", Run: 1}},
+		"unfinished":  {About: About{App: "hello", Run: 3}},
+		"barely":      {About: About{App: "billing", Run: 3}},
+	} {
+		data := w.export(wish)
+		v := Verify(data, w.terms())
+		if !v.Proven() {
+			t.Errorf("%s: %s", name, v.Headline())
+			continue
+		}
+		if v.Size != w.head.Size || v.Events == 0 || v.Signatures < v.Events || len(v.Limits) == 0 {
+			t.Errorf("%s: %+v", name, v)
+		}
+		if name == "environment" {
+			text := strings.Join(v.Story, "\n")
+			for _, want := range []string{commitOf(2), "u-author", string(w.image(2).Digest), "dev, qa, prod", "approved by u-approver", "prod runs"} {
+				if !strings.Contains(text, want) {
+					t.Errorf("the story lacks %q:\n%s", want, text)
+				}
+			}
+		}
+	}
+}
+
+// TestAProofIsFastAndSmall verifies one deploy among many events of others.
+func TestAProofIsFastAndSmall(t *testing.T) {
+	w := newWorld(t)
+	w.populate()
+	chain := w.startRun("hello", 4)
+	for i := range 3000 {
+		w.add(events.CommandSubject(1, events.TypeCommandReceived, "billing", 1, "dev", events.NewID()), "", &events.CommandReceived{
+			About: events.About{ID: events.NewID()}, Command: events.Command{Verb: "hold", App: "billing", Run: 1, Reason: strings.Repeat("x", i%50)},
+		})
+	}
+	w.build(4, chain)
+	w.deploy(4, chain, "dev", 3, 1)
+	w.seal()
+	data := w.export(Wish{About: About{App: "hello", Run: 4}})
+	began := time.Now()
+	v := Verify(data, w.terms())
+	took := time.Since(began)
+	t.Logf("%d bytes, %d events shown of %d sealed, verified in %s", len(data), v.Events, v.Size, took)
+	if !v.Proven() {
+		t.Error(v.Headline())
+	}
+	if took > 2*time.Second {
+		t.Errorf("it took %s", took)
+	}
+}
+
+// TestALongRangeEndsEarlier: a run that is long over is proven as of the checkpoint after its last event.
+func TestALongRangeEndsEarlier(t *testing.T) {
+	w := newWorld(t)
+	w.populate()
+	for range 300 {
+		w.add(events.CommandSubject(1, events.TypeCommandReceived, "billing", 1, "dev", events.NewID()), "", &events.CommandReceived{
+			About: events.About{ID: "c"}, Command: events.Command{Verb: "hold", App: "billing", Run: 1},
+		})
+	}
+	first := w.head
+	w.seal()
+	about := About{App: "hello", Run: 2, Environment: "prod"}
+	short, whole := w.export(Wish{About: about, Limit: 100}), w.export(Wish{About: about, Whole: true})
+	if len(short) > len(whole)-10_000 {
+		t.Errorf("%d bytes, whole %d", len(short), len(whole))
+	}
+	for name, data := range map[string][]byte{"short": short, "whole": whole} {
+		if v := Verify(data, w.terms()); !v.Proven() || v.Size != w.head.Size {
+			t.Errorf("%s: %s, %d events", name, v.Headline(), v.Size)
+		}
+	}
+	// A checkpoint that was kept from before the run is extended where that was asked for.
+	terms := w.terms()
+	terms.Checkpoint = first.Checkpoint
+	if v := Verify(short, terms); !v.Proven() {
+		t.Errorf("against the checkpoint at its end: %s", v.Headline())
+	}
+}
+
+func TestAProofExtendsTheCheckpointThatWasKept(t *testing.T) {
+	w := newWorld(t)
+	w.populate()
+	kept := w.head
+	fourth := w.startRun("hello", 4)
+	w.build(4, fourth)
+	w.seal()
+	terms := w.terms()
+	terms.Checkpoint = kept.Checkpoint
+	about := About{App: "hello", Run: 4}
+	for name, wish := range map[string]Wish{"in the range or at its beginning": {About: about}, "asked for": {About: about, Extends: kept.Size}} {
+		if v := Verify(w.export(wish), terms); !v.Proven() && name == "asked for" {
+			t.Errorf("%s: %s", name, v.Headline())
+		}
+	}
+	if v := Verify(w.export(Wish{About: About{App: "hello", Run: 2}}), terms); !v.Proven() {
+		t.Errorf("a run before the checkpoint: %s", v.Headline())
+	}
+	// What ends before the checkpoint that was kept was rolled back.
+	newer := w.head
+	old := *w
+	old.stored, old.head = w.stored[:kept.Size], kept
+	terms.Checkpoint = newer.Checkpoint
+	if v := Verify(old.export(Wish{About: About{App: "hello", Run: 2}}), terms); v.Forged == nil || !strings.Contains(v.Headline(), "rolled back") {
+		t.Errorf("rolled back: %s", v.Headline())
+	}
+}
