@@ -51,6 +51,8 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"registry":   registryCommand,
 	"disk":       diskCommand,
 	"load":       loadCommand,
+	"spoil":      spoil,
+	"witness":    witnessCommand,
 }
 
 // running returns the system that a script runs against.

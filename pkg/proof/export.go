@@ -300,6 +300,8 @@ func (x *exporter) before(b *bundle) error {
 		switch e := r.Event.Body.(type) {
 		case *events.VetRunFinished:
 			want(x.policies[e.Policy])
+		case *events.ReplayRequested:
+			want(x.policies[e.Policy])
 		case *events.SlotTaken:
 			if e.Run != x.wish.Run {
 				continue

@@ -21,10 +21,11 @@ type story struct {
 	first      ledger.Record
 	definition pipeline.Definition
 	policies   map[string]policy.Policy
+	policy     string // digest of the one that the run is judged by
 	settings   map[string]ledger.Record
 	built      map[string]ledger.Record // by digest: the event that says that the image is the run's
 	verdicts   []vetted
-	verified   map[events.Slug]string // environment → digest
+	verified   map[events.Slug]string // environment → digest that stands there
 	slots      map[events.Slug]map[int]*slot
 	envs       []events.Slug // that the run reached, in order
 }
@@ -114,8 +115,9 @@ func (s *story) begin(r ledger.Record) *Fault {
 	if s.definition, err = pipeline.ParseCanonical(s.start.Definition); err != nil {
 		return about(r, "the definition cannot be read: %v", err)
 	}
-	if _, known := s.policies[s.start.PolicyDigest]; !known {
-		return about(r, "the policy %s, by which it is judged, is missing", s.start.PolicyDigest)
+	s.policy = s.start.PolicyDigest
+	if _, known := s.policies[s.policy]; !known {
+		return about(r, "the policy %s, by which it is judged, is missing", s.policy)
 	}
 	if b, ok := r.Event.Body.(*events.ArtifactPublished); ok {
 		s.built[b.Published.Artifact.Digest] = r
@@ -130,6 +132,13 @@ func (s *story) next(r ledger.Record) *Fault {
 		return about(r, "it belongs to another run's chain: the first event is not that of %s/%d", r.Subject.App, r.Subject.Run)
 	}
 	switch b := r.Event.Body.(type) {
+	case *events.ReplayRequested:
+		if mine && b.Policy != "" {
+			if _, known := s.policies[b.Policy]; !known {
+				return about(r, "the policy %s, by which the run is judged from then on, is missing", b.Policy)
+			}
+			s.policy = b.Policy
+		}
 	case *events.ArtifactPublished:
 		if mine && r.Subject.Writer == events.Build {
 			return s.publish(r, b)
@@ -288,7 +297,7 @@ func (s *story) take(r ledger.Record, b *events.SlotTaken) *Fault {
 		return fault
 	}
 	one.approved = s.approvers(env, b.Digest, r.Seq)
-	rule, _ := s.rule(s.start.PolicyDigest, env)
+	rule, _ := s.rule(s.policy, env)
 	if len(one.approved) < rule.Count {
 		return about(r, "%s asks for %d approvals, and %d came before", env, rule.Count, len(one.approved))
 	}
@@ -373,31 +382,36 @@ func (s *story) close(r ledger.Record, b *events.SlotClosed) *Fault {
 		return about(r, "slot %d is closed, and was not live", b.Slot)
 	}
 	one.closed, one.ended = b, r
-	if b.Closing != events.Verified || one.event.Run != s.c.bundle.About.Run || one.event.Kind != events.KindDeploy {
+	if !b.Closing.Stands() || one.event.Run != s.c.bundle.About.Run || one.event.Kind != events.KindDeploy {
 		return nil
 	}
-	if !s.tested(one, r.Seq) {
+	if b.Closing == events.Verified && !s.tested(one, r.Seq) {
 		return about(r, "it says that the version was verified, and no test of it succeeded before")
+	}
+	if b.Closing == events.Unverified && !s.skipped(one, r.Seq) {
+		return about(r, "it says that the verification was skipped, and nobody asked for that before")
 	}
 	s.verified[b.Environment] = one.event.Digest
 	return nil
 }
 
-// tested reports whether the slot's version was verified, or somebody was allowed to skip that.
+// skipped reports whether somebody asked for the slot's verification to be skipped.
+func (s *story) skipped(one *slot, before uint64) bool {
+	return slices.ContainsFunc(s.c.records, func(r ledger.Record) bool {
+		b, ok := r.Event.Body.(*events.CommandReceived)
+		return ok && r.Seq < before && b.Verb == events.VerbSkip && b.App == s.start.App && b.Run == one.event.Run && b.Environment == one.event.Environment
+	})
+}
+
+// tested reports whether the slot's version was verified.
 func (s *story) tested(one *slot, before uint64) bool {
 	for _, r := range s.c.records {
 		if r.Seq >= before || r.Seq < one.taken.Seq {
 			continue
 		}
-		switch b := r.Event.Body.(type) {
-		case *events.TestSuiteRunFinished:
-			if b.Trial.Slot == one.event.Slot && r.Subject.Env == one.event.Environment && b.Outcome == events.Success && b.Trial.Digest == one.event.Digest {
-				return true
-			}
-		case *events.CommandReceived:
-			if b.Verb == "skip" && b.Run == one.event.Run && b.Environment == one.event.Environment {
-				return true
-			}
+		b, ok := r.Event.Body.(*events.TestSuiteRunFinished)
+		if ok && b.Trial.Slot == one.event.Slot && r.Subject.Env == one.event.Environment && b.Outcome == events.Success && b.Trial.Digest == one.event.Digest {
+			return true
 		}
 	}
 	return false
@@ -470,6 +484,9 @@ func (s *story) fate(env events.Slug) (lines []string) {
 			line += ", live, not verified yet"
 		default:
 			line += ", live, " + string(one.closed.Closing)
+			if b := one.closed.Skipped; b != nil {
+				line += fmt.Sprintf(" (%s skipped its verification: %s)", b.Actor, b.Reason)
+			}
 		}
 		lines = append(lines, line)
 	}

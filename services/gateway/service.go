@@ -66,7 +66,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	}
 	return &Service{
 		cfg: cfg.withDefaults(), rt: deps.Runtime, ready: deps.Ready, logger: deps.Runtime.Logger,
-		actors:  identity.NewActors(deps.Runtime.Ledger.Bucket(events.BucketActors)),
+		actors:   identity.NewActors(deps.Runtime.Ledger.Bucket(events.BucketActors)),
 		evidence: registry.New(registry.Options{}),
 		journal:  newJournal(), polling: newPolling(),
 	}, nil

@@ -65,8 +65,11 @@ func (c Config) Validate() error {
 	return errors.Join(faults...)
 }
 
-// KeyFile holds the witness's private key.
-const KeyFile = "witness.key"
+// Files with the witness's private key, and with the public one.
+const (
+	KeyFile    = "witness.key"
+	PublicFile = "witness.pub"
+)
 
 // Service is a witness. It is safe for concurrent use.
 type Service struct {
@@ -104,7 +107,12 @@ func New(cfg Config, logger *slog.Logger) (*Service, error) {
 		lock.Close()
 		return nil, err
 	}
-	return &Service{cfg: cfg, key: key, trust: trust, logger: logger, lock: lock}, nil
+	s := &Service{cfg: cfg, key: key, trust: trust, logger: logger, lock: lock}
+	if err := keep(filepath.Join(cfg.Dir, PublicFile), []byte(s.Key().String()+"\n")); err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return s, nil
 }
 
 func loadKey(path string) (ed25519.PrivateKey, error) {
