@@ -12,15 +12,6 @@ import (
 	"towpath.dev/services/towpath/screen"
 )
 
-func (p *program) auditCommand() *cobra.Command {
-	c := &cobra.Command{
-		Use: "audit", Short: "Prove what happened, from the sealed ledger", Args: arguments(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
-	}
-	c.AddCommand(p.auditCheckpointCommand(), p.auditExportCommand(), p.auditVerifyCommand())
-	return c
-}
-
 func (p *program) auditCheckpointCommand() *cobra.Command {
 	var asJSON bool
 	var file string

@@ -18,6 +18,7 @@ func (p *program) auditCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(p.auditShowCommand(), p.auditReportCommand(), p.auditCoverageCommand())
+	c.AddCommand(p.auditExportCommand(), p.auditVerifyCommand(), p.auditCheckpointCommand())
 	return c
 }
 
