@@ -98,6 +98,8 @@ func (s *System) serviceProgram(service, keys, url string) program {
 			"TOWPATH_STATE=" + filepath.Join(s.data, "snapshots"), "TOWPATH_GATEWAY=http://" + s.gateway},
 	}
 	switch service {
+	case "ledger":
+		p.argv = append(p.argv, "--seal", filepath.Join(s.data, "seal"))
 	case "build", "vet":
 		p.argv = append(p.argv, "--work", filepath.Join(s.data, "work-"+service))
 	case "gateway":
