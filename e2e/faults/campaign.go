@@ -42,6 +42,7 @@ type options struct {
 	outage time.Duration // that the bus is away once while services are killed; 0: it stays; separate shape only
 	budget time.Duration // after which no more is begun, whatever was reached
 	quota  bool          // less than kills and runs is a failure
+	resume time.Duration // how long work may lie
 }
 
 // campaign is one that goes on.
@@ -66,6 +67,8 @@ type campaign struct {
 	mu     sync.Mutex
 	asked  []asked
 	broken []error
+	// replayed counts the stages that were given up because too many processes died over them.
+	replayed int
 }
 
 // run starts a system, troubles it, and judges what it left behind.
@@ -187,7 +190,7 @@ func (c *campaign) work(a application, folder string) {
 			err = fmt.Errorf("change %d of %s became run %d", n, a.name, number)
 		}
 		if err == nil {
-			one.status, err = c.gateway.ended(ctx, a.name, n, endBound)
+			one.status, err = c.outcome(ctx, a.name, n)
 		}
 		c.mu.Lock()
 		c.asked = append(c.asked, one)
@@ -195,6 +198,24 @@ func (c *campaign) work(a application, folder string) {
 		if err != nil {
 			c.break_(err)
 			return
+		}
+	}
+}
+
+// outcome waits for a run's end. Where it is stuck because its workers were killed too often over the same message, an
+// operator replays it.
+func (c *campaign) outcome(ctx context.Context, app string, run int) (string, error) {
+	for {
+		v, err := c.gateway.ended(ctx, app, run, endBound)
+		stage, env, found := v.deadlyStage()
+		if err != nil || !found {
+			return v.Status, err
+		}
+		c.mu.Lock()
+		c.replayed++
+		c.mu.Unlock()
+		if err := c.gateway.replay(ctx, app, run, stage, env); err != nil {
+			return "", err
 		}
 	}
 }
@@ -367,8 +388,8 @@ func (c *campaign) judge() {
 	}
 	resumed := resumptions(c.trail.all, c.deaths)
 	for _, r := range resumed {
-		if r.after > resumeBound {
-			c.t.Errorf("%s lay for %s after the death of %s at %s; at most %s is promised", r.what, r.after.Round(time.Millisecond), r.death.program, r.death.at.Format("15:04:05.000"), resumeBound)
+		if r.after > c.o.resume {
+			c.t.Errorf("%s lay for %s after the death of %s at %s; at most %s is promised", r.what, r.after.Round(time.Millisecond), r.death.program, r.death.at.Format("15:04:05.000"), c.o.resume)
 		}
 	}
 	if n := c.fewest(); c.o.quota && n < c.o.kills {
@@ -380,7 +401,7 @@ func (c *campaign) judge() {
 	if len(c.deaths) == 0 || len(c.trail.all) == 0 {
 		c.t.Error("nobody died or nobody passed a boundary: nothing was tried")
 	}
-	c.t.Logf("\n%s", report(c.o, c.deaths, resumed, len(c.asked), len(h.records), faults, time.Since(c.began)))
+	c.t.Logf("\n%s", report(c.o, c.deaths, resumed, len(c.asked), c.replayed, len(h.records), faults, time.Since(c.began)))
 }
 
 // history gathers what there is to judge.

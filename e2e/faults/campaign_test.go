@@ -51,9 +51,9 @@ func TestCampaign(t *testing.T) {
 
 // size is how much is done.
 func size(shape system.Shape) options {
-	o := options{seed: *seed, shape: shape, apps: 6, kills: 1, runs: 8, mean: time.Second, budget: 10 * time.Second}
+	o := options{seed: *seed, shape: shape, apps: 6, kills: 1, runs: 8, mean: time.Second, budget: 10 * time.Second, resume: 4 * resumeBound} // other tests have the processors too
 	if *long {
-		o = options{seed: *seed, shape: shape, apps: 16, kills: *kills, runs: *runs, mean: 2 * time.Second, outage: 20 * time.Second, budget: *budget, quota: true}
+		o = options{seed: *seed, shape: shape, apps: 16, kills: *kills, runs: *runs, mean: 2 * time.Second, outage: 20 * time.Second, budget: *budget, quota: true, resume: resumeBound}
 	}
 	if shape == system.AllInOne {
 		o.mean *= 3 // all of it has to come up again

@@ -93,24 +93,52 @@ func (g *gateway) submit(ctx context.Context, app, image, definition string) (in
 	return strconv.Atoi(number)
 }
 
-// ended waits until a run has come to an end, and returns the status.
-func (g *gateway) ended(ctx context.Context, app string, run int, bound time.Duration) (string, error) {
+// view is a run as the gateway shows it.
+type view struct {
+	Status, Detail string
+	Stages         []struct{ Stage, Env, Status, Detail string }
+}
+
+// deadly is what is said of a message that no process has survived. In a campaign that is an accident.
+const deadly = "the service ended each time it worked on this"
+
+// deadlyStage is the stage at which the run is stuck because its workers died there too often.
+func (v view) deadlyStage() (stage, env string, found bool) {
+	for _, s := range v.Stages {
+		if s.Status == "stuck" && strings.Contains(s.Detail+v.Detail, deadly) {
+			return s.Stage, s.Env, true
+		}
+	}
+	return "", "", false
+}
+
+// replay does what an operator does about a stage that is stuck.
+func (g *gateway) replay(ctx context.Context, app string, run int, stage, env string) error {
+	id := fmt.Sprintf("%s-%d-%s-%s-%d", app, run, stage, env, time.Now().UnixNano()) // one id: sent again it is one command
+	command := map[string]any{"id": id, "verb": "replay", "app": app, "run": run, "stage": stage, "env": env, "reason": "its workers were killed"}
+	return keepTrying(ctx, "replaying "+app, func(ctx context.Context) error {
+		return g.call(ctx, http.MethodPost, "/v1/commands", command, new(any))
+	})
+}
+
+// ended waits until a run has come to an end, and returns it.
+func (g *gateway) ended(ctx context.Context, app string, run int, bound time.Duration) (view, error) {
 	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
 	seen := "nothing"
 	for {
-		var answer struct{ Status, Detail string }
+		var answer view
 		err := g.call(ctx, http.MethodGet, fmt.Sprintf("/v1/apps/%s/runs/%d", app, run), nil, &answer)
 		switch answer.Status {
 		case "stuck", "failed", "refused", "superseded", "cancelled", "done":
-			return answer.Status, nil
+			return answer, nil
 		case "":
 		default:
 			seen = answer.Status + " " + answer.Detail
 		}
 		select {
 		case <-ctx.Done():
-			return "", fmt.Errorf("%s/%d has not ended within %s: last seen %s (%v)", app, run, bound, seen, err)
+			return view{}, fmt.Errorf("%s/%d has not ended within %s: last seen %s (%v)", app, run, bound, seen, err)
 		case <-time.After(again):
 		}
 	}

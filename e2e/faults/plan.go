@@ -25,19 +25,19 @@ func (o order) String() string { return fmt.Sprintf("%s:%s:%d", o.service, o.at,
 type victim struct {
 	service events.Writer
 	passes  []boundary.Boundary
-	reach   int // the largest nth: about what two runs need
+	reach   int // the largest nth: so far that what is in hand gets on, for a message may outlive a dozen deaths only
 	turns   int
 }
 
 // victims are the services that write events. The door has no effect but the event; watch is told by timers seldom,
 // and looks at the fold by itself.
 var victims = []victim{
-	{events.Ledger, []boundary.Boundary{boundary.Received, boundary.Decided, boundary.Event, boundary.Ack}, 60, 2},
+	{events.Ledger, []boundary.Boundary{boundary.Received, boundary.Decided, boundary.Event, boundary.Ack}, 120, 2},
 	{events.Gateway, boundary.All, 3, 2},
 	{events.Build, boundary.All, 5, 2},
-	{events.Vet, boundary.All, 8, 3},
-	{events.Promote, boundary.All, 16, 4},
-	{events.Verify, boundary.All, 6, 3},
+	{events.Vet, boundary.All, 12, 3},
+	{events.Promote, boundary.All, 40, 4},
+	{events.Verify, boundary.All, 8, 3},
 	{events.Watch, []boundary.Boundary{boundary.Effect, boundary.Decided, boundary.Event}, 12, 1},
 }
 
@@ -78,7 +78,7 @@ func ordersFor(seed uint64, program string, all bool) *orders {
 func (o *orders) life() string {
 	n := 1
 	if o.all {
-		n = 4
+		n = 3
 	}
 	var list []string
 	for range n {

@@ -11,7 +11,7 @@ import (
 )
 
 // report is a campaign as a table: who died where and how often, and what became of the runs.
-func report(o options, deaths []death, resumed []resumption, runs, records int, faults []fault, took time.Duration) string {
+func report(o options, deaths []death, resumed []resumption, runs, replayed, records int, faults []fault, took time.Duration) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s, seed %d: %d runs, %d events, %d deaths in %s (%.2f runs/s)\n", o.shape, o.seed, runs, records, len(deaths),
 		took.Round(time.Second), float64(runs)/took.Seconds())
@@ -61,6 +61,7 @@ func report(o options, deaths []death, resumed []resumption, runs, records int, 
 		count[f.kind]++
 	}
 	fmt.Fprintf(&text, "lost %d, doubled %d, contradictions %d, orphans %d\n", count[lost], count[doubled], count[contradiction], count[orphan])
+	fmt.Fprintf(&text, "stages replayed because every process that worked on them was killed: %d\n", replayed)
 	var times []time.Duration
 	for _, r := range resumed {
 		times = append(times, r.after)
@@ -68,7 +69,7 @@ func report(o options, deaths []death, resumed []resumption, runs, records int, 
 	slices.Sort(times)
 	if n := len(times); n > 0 {
 		fmt.Fprintf(&text, "work taken up again %d times: p50 %s, p99 %s, max %s (bound %s)\n", n, times[n/2].Round(time.Millisecond),
-			times[n*99/100].Round(time.Millisecond), times[n-1].Round(time.Millisecond), resumeBound)
+			times[n*99/100].Round(time.Millisecond), times[n-1].Round(time.Millisecond), o.resume)
 	}
 	return text.String()
 }
