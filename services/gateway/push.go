@@ -170,12 +170,18 @@ func (s *Service) listenForHooks() (net.Listener, func(), error) {
 	return listener, clean, nil
 }
 
+// hookRoutes are the ways in for git's hooks, on a socket that only the gateway's account can open. A push that came in
+// through a route, and was authorised there, has a name that nobody else knows; without it no hook is answered.
+func (s *Service) hookRoutes() map[string]func(context.Context, *push, hook.Request, []git.Update) hook.Answer {
+	return map[string]func(context.Context, *push, hook.Request, []git.Update) hook.Answer{
+		"pre-receive": s.preReceive, "post-receive": s.postReceive,
+	}
+}
+
 // hooks answers git's hooks.
 func (s *Service) hooks() http.Handler {
 	mux := http.NewServeMux()
-	for name, judge := range map[string]func(context.Context, *push, hook.Request, []git.Update) hook.Answer{
-		"pre-receive": s.preReceive, "post-receive": s.postReceive,
-	} {
+	for name, judge := range s.hookRoutes() {
 		mux.HandleFunc("POST /"+name, func(w http.ResponseWriter, r *http.Request) {
 			var request hook.Request
 			if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 8<<20)).Decode(&request); err != nil {

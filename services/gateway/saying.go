@@ -154,12 +154,16 @@ const (
 	StatusHeader = "Towpath-Status"
 )
 
+// busSubjects are all ways in over the bus. A bot's is authorised by hearBot; the other says to notify, which may read
+// everything, where a page is.
+var busSubjects = []string{events.BotSubjects, events.LinkSubject}
+
 // listenOnBus listens for bots' requests, and notify's. What it returns answers them until its context ends, and then
 // lets end what has begun.
 func (s *Service) listenOnBus() (hear func(context.Context), err error) {
 	messages := make(chan *nats.Msg, maxWaiting)
 	var heard []*nats.Subscription
-	for _, subject := range []string{events.BotSubjects, events.LinkSubject} {
+	for _, subject := range busSubjects {
 		one, err := s.rt.Ledger.Conn().ChanQueueSubscribe(subject, "gateway", messages)
 		if err != nil {
 			return nil, fmt.Errorf("listening on the bus: %w", err)

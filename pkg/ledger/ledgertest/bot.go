@@ -123,6 +123,24 @@ func confinedBot(t *testing.T, l *Ledger) {
 	if after := head(t, l); after != before+1 {
 		t.Errorf("something was stored: %d became %d", before, after)
 	}
+	shutOut(t, l, name, bot)
+}
+
+// shutOut takes a bot's key away, which ends its connection too.
+func shutOut(t *testing.T, l *Ledger, name events.Slug, bot *nats.Conn) {
+	t.Helper()
+	if err := identity.RemoveBot(l.Keys, name); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.server.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); bot.IsConnected(); <-time.After(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Error("a bot without a key is still connected after 10 s")
+			return
+		}
+	}
 }
 
 // writeUntil appends from two writers, and listens, until stop is called; every append must succeed.
