@@ -38,8 +38,12 @@ func decide(now *fold.App, seq uint64, subject events.Subject, event events.Even
 		return n.approval(now, run, body.Waiting)
 	case *events.StageStuck:
 		return n.stuck(run, body)
-	case *events.TaskRunFinished, *events.VetRunFinished, *events.PipelineRunFinished, *events.TestSuiteRunFinished,
-		*events.PromotionDenied, *events.CommandReceived, *events.SlotDecided, *events.SlotClosed:
+	case *events.SlotClosed:
+		// A rollback closes slots of runs that were done long ago.
+		if slot := now.Env(body.Environment).Slot(body.Slot); slot != nil && slot.Kind == events.KindDeploy {
+			return n.ended(now, run)
+		}
+	case *events.TaskRunFinished, *events.VetRunFinished, *events.PipelineRunFinished, *events.TestSuiteRunFinished, *events.PromotionDenied:
 		return n.ended(now, run)
 	}
 	return notice{}, false
@@ -98,7 +102,7 @@ func (n notice) ended(app *fold.App, run *fold.Run) (notice, bool) {
 		n.Kind = policy.NoticeDone
 		n.Text = run.Name() + " is done: verified in every environment"
 		n.Command = "towpath show " + run.Name()
-		n.ID = events.Key(n.Kind, run.ChainID, run.Artifact.Digest)
+		n.ID = events.Key(n.Kind, run.ChainID, run.ArtifactID)
 		return n, true
 	case fold.Failed, fold.Refused:
 		n.Kind = policy.NoticeFailed

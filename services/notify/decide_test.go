@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -47,6 +48,23 @@ func ready(l *foldtest.Ledger) {
 	l.Ready(foldtest.Definition(definition), "")
 }
 
+// deployed takes run 1 through a slot of its only environment.
+func deployed(l *foldtest.Ledger, n int, kind events.Kind) {
+	if n == 1 {
+		l.Ready(foldtest.Definition("app: hello\nservice: {port: 8080}\nenvironments: [{name: dev}]\n"), "")
+	}
+	about := events.About{ID: fmt.Sprint("hello/dev/", n)}
+	for _, b := range []events.Body{
+		&events.SlotTaken{About: about, Slot: n, Run: 1, Attempt: 1, Digest: foldtest.Digest("run1"), Kind: kind, Environment: "dev"},
+		&events.SlotDecided{About: about, Slot: n, Decision: events.Live, Environment: "dev"},
+	} {
+		write(l, events.SlotSubject(1, b.Type(), "hello", "dev", n), b)
+	}
+	l.Verified("hello", 1, "dev", n, 1, events.Success)
+	closed := &events.SlotClosed{About: about, Slot: n, Closing: events.Verified, Environment: "dev"}
+	write(l, events.SlotSubject(1, closed.Type(), "hello", "dev", n), closed)
+}
+
 func isStuck(l *foldtest.Ledger) {
 	b := &events.StageStuck{Stage: "build", Attempt: 1, LastError: "the engine <is> `away`", Command: "towpath replay hello/1 build"}
 	b.ID = "hello/1/build"
@@ -68,9 +86,11 @@ func TestDecide(t *testing.T) {
 			buildEnds(l, events.Error)
 			isStuck(l)
 		}, policy.NoticeStuck, "hello/1 is stuck in build", "towpath replay hello/1 build"},
-		"waits for an approver":     {func(l *foldtest.Ledger) { ready(l); queued(l, "dev", forApprover) }, policy.NoticeApproval, "hello/1 waits for an approval in dev", "towpath approve hello/1 --env dev"},
-		"waits for an operator":     {func(l *foldtest.Ledger) { ready(l); queued(l, "dev", "an operator") }, "", "", ""},
-		"an event about everything": {func(l *foldtest.Ledger) { ready(l); l.Command(events.Command{Verb: events.VerbHold}) }, "", "", ""},
+		"waits for an approver":               {func(l *foldtest.Ledger) { ready(l); queued(l, "dev", forApprover) }, policy.NoticeApproval, "hello/1 waits for an approval in dev", "towpath approve hello/1 --env dev"},
+		"waits for an operator":               {func(l *foldtest.Ledger) { ready(l); queued(l, "dev", "an operator") }, "", "", ""},
+		"an event about everything":           {func(l *foldtest.Ledger) { ready(l); l.Command(events.Command{Verb: events.VerbHold}) }, "", "", ""},
+		"verified in its last environment":    {func(l *foldtest.Ledger) { deployed(l, 1, events.KindDeploy) }, policy.NoticeDone, "hello/1 is done", "towpath show hello/1"},
+		"brought back long after it was done": {func(l *foldtest.Ledger) { deployed(l, 1, events.KindDeploy); deployed(l, 2, events.KindRollback) }, "", "", ""},
 		"cancelled": {func(l *foldtest.Ledger) {
 			ready(l)
 			l.Command(events.Command{Verb: events.VerbCancel, App: "hello", Run: 1})
@@ -119,7 +139,9 @@ func TestOneThingHasOneID(t *testing.T) {
 	l.Push(foldtest.Definition(definition), "")
 	buildEnds(l, events.Failure)
 	first, ok := last(l)
-	l.Command(events.Command{Verb: events.VerbCancel + "x", App: "hello", Run: 1})
+	late := &events.TestSuiteRunFinished{Environment: events.Reference{ID: "dev"}, Outcome: events.Failure}
+	late.ID = "hello/1"
+	write(l, events.VerifySubject(1, late.Type(), "hello", 1, "dev", 1, 0, 1), late)
 	second, again := last(l)
 	if !ok || !again || first.ID != second.ID {
 		t.Errorf("%v %+v, then %v %+v", ok, first, again, second)
