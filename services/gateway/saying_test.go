@@ -393,7 +393,7 @@ func TestEveryVerbAsEveryRole(t *testing.T) {
 	s.built("hello", 1)
 	// The table is written down here once more: a right that is given away in Authorize has to be given away here too.
 	may := map[string][]string{
-		"status":   {identity.RoleOperator, identity.RoleApprover, identity.RoleDeveloper, identity.RoleBot, identity.RoleAdmin},
+		"status":   {identity.RoleOperator, identity.RoleApprover, identity.RoleDeveloper, identity.RoleAuditor, identity.RoleBot, identity.RoleAdmin},
 		"approve":  {identity.RoleApprover, identity.RoleAdmin},
 		"deny":     {identity.RoleApprover, identity.RoleAdmin},
 		"promote":  {identity.RoleOperator, identity.RoleAdmin},

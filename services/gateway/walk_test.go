@@ -20,6 +20,7 @@ var askedOf = map[string]identity.Verb{
 	"POST /v1/submit":                         identity.Submit,
 	"POST /v1/commands":                       identity.Hold,
 	"POST /v1/events":                         identity.Hold,
+	"GET /v1/audit/story":                     identity.Audit,
 	"GET /git/{repository}/info/refs":         identity.Submit,
 	"POST /git/{repository}/git-upload-pack":  identity.Read,
 	"POST /git/{repository}/git-receive-pack": identity.Submit,
@@ -28,7 +29,8 @@ var askedOf = map[string]identity.Verb{
 // rolesFor is who may do what those routes ask, an administrator apart: written down once more, so that a right that is
 // given away in Authorize has to be given away here too.
 var rolesFor = map[identity.Verb][]string{
-	identity.Read:         {identity.RoleOperator, identity.RoleApprover, identity.RoleDeveloper, identity.RoleBot},
+	identity.Read:         {identity.RoleOperator, identity.RoleApprover, identity.RoleDeveloper, identity.RoleAuditor, identity.RoleBot},
+	identity.Audit:        {identity.RoleOperator, identity.RoleApprover, identity.RoleDeveloper, identity.RoleAuditor},
 	identity.Submit:       {identity.RoleOperator, identity.RoleDeveloper, identity.RoleBot},
 	identity.CreateApp:    {identity.RoleOperator, identity.RoleDeveloper},
 	identity.Hold:         {identity.RoleOperator},

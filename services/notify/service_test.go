@@ -287,10 +287,10 @@ func TestWhatIsTooOldIsLeftOut(t *testing.T) {
 	for range 20 {
 		s.stuck()
 	}
-	s.tell(time.Now().Add(-72 * time.Hour))
+	s.tell(time.Now().Add(-20 * time.Minute)) // the door takes nothing that is older
 	run := s.stuck()
 	s.tell(time.Now())
-	s.start(notify.Config{})
+	s.start(notify.Config{MaxAge: 10 * time.Minute})
 	if p := c.gets(t); p.header.Get(notify.HeaderKind) != notify.KindLeftOut || !strings.Contains(p.text, "20 older notifications were left out") {
 		t.Errorf("first: %s %s", p.header.Get(notify.HeaderKind), p.text)
 	}
