@@ -16,6 +16,7 @@ const (
 	maxAtOnce    = 2   // replays under way at a time
 	maxAlike     = 3   // failures, after which a group, or everything, is left alone
 	maxAllStuck  = 500 // stages of one command: its event names them all
+	maxGroups    = 100 // causes of one command, for the same reason
 	maxCauseText = 300 // bytes of a cause in the event
 )
 
@@ -96,6 +97,10 @@ func groupStuck(apps []*fold.App) (groups []events.StuckGroup, more int) {
 	}
 	for _, s := range all {
 		i := slices.IndexFunc(groups, func(g events.StuckGroup) bool { return g.Cause == s.cause })
+		if i < 0 && len(groups) == maxGroups {
+			more++
+			continue
+		}
 		if i < 0 {
 			i = len(groups)
 			groups = append(groups, events.StuckGroup{Cause: s.cause})

@@ -251,6 +251,13 @@ func TestGroupStuck(t *testing.T) {
 	if _, more := groupStuck(many); more != 5 {
 		t.Errorf("%d more than one command has room for", more)
 	}
+	var different []int
+	for range maxGroups + 2 {
+		different = append(different, 1)
+	}
+	if groups := newOutage(different...).command.Groups; len(groups) != maxGroups {
+		t.Errorf("%d groups in one command", len(groups))
+	}
 	if _, why := decideAllStuck(order{}, scope{}, decision{}); why == nil || why.Why != "nothing is stuck" {
 		t.Errorf("nothing is stuck: %v", why)
 	}
