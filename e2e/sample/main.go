@@ -9,6 +9,7 @@
 //	ok         exit 0 (a check, a health command)
 //	bad        exit 1
 //	say TEXT   print TEXT, exit 0 (a release command)
+//	needs K V  exit 0 if the setting K is V, else 1 (a check, health or release command)
 //	say! KEY   print the setting KEY and the secret KEY, exit 0
 package main
 
@@ -56,6 +57,10 @@ func run(args []string) error {
 	case "ok":
 	case "bad":
 		return errors.New("failing, as asked")
+	case "needs":
+		if got := os.Getenv(args[1]); got != args[2] {
+			return fmt.Errorf("%s is not as it must be", args[1])
+		}
 	case "say":
 		fmt.Println(strings.Join(args[1:], " "))
 	case "say!":
