@@ -90,6 +90,13 @@ faults: engine servers ## Kill every process at every step, and any at random, o
 	go test -tags faults -count=1 ./pkg/worker/boundary
 	go test ./e2e/faults -count=1 -v -timeout 90m -run TestCampaign -long $(FAULTSFLAGS)
 
+# How often each way to tamper is tried, e.g. `make tamper TAMPERROUNDS=10000`.
+TAMPERROUNDS ?= 2000
+
+.PHONY: tamper
+tamper: ## Tamper with proofs and with the ledger beneath, in every way, 2,000 times each (about 10 minutes)
+	TOWPATH_TAMPER_ROUNDS=$(TAMPERROUNDS) go test ./pkg/proof -run TestEveryTamperingIsFound -count=1 -v -timeout 4h
+
 .PHONY: engine
 engine: ## Make sure that a Docker Engine answers (asks before it installs one; CI=true consents)
 	@deployments/engine.sh
