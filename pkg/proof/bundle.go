@@ -150,30 +150,31 @@ func (b bundle) encode() ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// decode reads a file, which must be exactly as encode writes it.
+// decode reads a file, which must be exactly as encode writes it. Where it is not, what can be read is
+// returned beside the error, so that what was changed may be found.
 func decode(data []byte) (bundle, error) {
 	var b bundle
 	if len(data) > MaxSize {
 		return b, fmt.Errorf("it has %d bytes; at most %d are read", len(data), MaxSize)
 	}
 	text, sum, ok := bytes.Cut(data, []byte("\n"))
-	if !ok || string(sum) != fmt.Sprintf("sha256:%x\n", sha256.Sum256(append(text[:len(text):len(text)], '\n'))) {
-		return b, errors.New("it is not as it was written: its own hash is another")
-	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&b); err != nil {
-		return b, fmt.Errorf("it is no proof: %w", err)
+		return bundle{}, fmt.Errorf("it is no proof: %w", err)
 	}
 	if b.Format != Format {
 		return b, fmt.Errorf("its form is %.60q; this build reads %s", b.Format, Format)
+	}
+	if !ok || string(sum) != fmt.Sprintf("sha256:%x\n", sha256.Sum256(append(text[:len(text):len(text)], '\n'))) {
+		return b, errors.New("the file is not as it was written: its own hash is another")
 	}
 	again, err := b.encode()
 	if err != nil {
 		return b, err
 	}
 	if !bytes.Equal(again, data) {
-		return b, errors.New("it is not written in the one way that there is")
+		return b, errors.New("the file is not written in the one way that there is")
 	}
 	return b, nil
 }

@@ -120,3 +120,30 @@ func TestAProofExtendsTheCheckpointThatWasKept(t *testing.T) {
 		t.Errorf("rolled back: %s", v.Headline())
 	}
 }
+
+// TestAFlippedByteIsNamed: what was changed in an event is said of that event.
+func TestAFlippedByteIsNamed(t *testing.T) {
+	w := newWorld(t)
+	w.populate()
+	b, err := decode(w.export(Wish{About: About{App: "hello", Run: 2}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, l := range b.Leaves {
+		if s, err := events.ParseSubject(l.Subject); err == nil && s.Subject == "vetrun" && l.full() {
+			b.Leaves[i].Body[len(l.Body)/2] ^= 1
+		}
+	}
+	data, err := b.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := Verify(data, w.terms())
+	if !strings.HasPrefix(v.Headline(), "FORGED: event ") || !strings.Contains(v.Headline(), "(vetrun.finished of hello/2)") {
+		t.Error(v.Headline())
+	}
+	data[len(data)-2] ^= 1 // without the file's own hash too
+	if v := Verify(data, w.terms()); !strings.Contains(v.Headline(), "(vetrun.finished of hello/2)") {
+		t.Error(v.Headline())
+	}
+}

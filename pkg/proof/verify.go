@@ -81,11 +81,14 @@ func (v Verdict) Headline() string {
 func Verify(data []byte, t Terms) Verdict {
 	c := checker{terms: t}
 	b, err := decode(data)
+	c.bundle, c.verdict.About = b, b.About
 	if err != nil {
 		c.verdict.Forged = &Fault{Why: err.Error()}
+		if changed := c.locate(); changed != nil {
+			c.verdict.Forged = changed
+		}
 		return c.verdict
 	}
-	c.bundle, c.verdict.About = b, b.About
 	for _, step := range []func() *Fault{c.openCheckpoints, c.rebuild, c.kept, c.earlier, c.signatures, c.keys, c.evidence} {
 		if fault := step(); fault != nil {
 			c.verdict.Forged = fault
@@ -94,6 +97,36 @@ func Verify(data []byte, t Terms) Verdict {
 	}
 	c.verdict.Incoherent = c.tell()
 	return c.verdict
+}
+
+// locate returns the first event that is shown and that nobody signed as it stands, or nil: where the whole
+// does not add up, it says which part was changed.
+func (c *checker) locate() *Fault {
+	at := func(m ledger.Stored) *Fault {
+		_, err := m.Record(c.terms.Trust)
+		if err == nil {
+			return nil
+		}
+		f := &Fault{Seq: m.Seq, Why: err.Error()}
+		if s, err := events.ParseSubject(m.Subject); err == nil {
+			f.Subject = nameOf(s)
+		}
+		return f
+	}
+	for _, s := range c.bundle.Before {
+		if f := at(s.stored()); f != nil {
+			return f
+		}
+	}
+	for i, l := range c.bundle.Leaves {
+		if !l.full() {
+			continue
+		}
+		if f := at(l.stored(c.bundle.First + uint64(i))); f != nil {
+			return f
+		}
+	}
+	return nil
 }
 
 // checker verifies one bundle, step by step.
@@ -232,6 +265,9 @@ func (c *checker) rebuild() *Fault {
 	}
 	for _, s := range c.checkpoints {
 		if root, known := c.roots[s.Size]; known && root != s.Root {
+			if changed := c.locate(); changed != nil {
+				return changed
+			}
 			return forged("events %d to %d are not those that the checkpoint of %d events seals: one was changed, dropped, added, or moved",
 				c.bundle.First, s.Size, s.Size)
 		}

@@ -206,7 +206,7 @@ func (p *program) verdict(v proof.Verdict) {
 		style = screen.Red
 	}
 	word, rest, _ := strings.Cut(v.Headline(), ":")
-	p.say("%s:%s", p.out.Paint(style, word), screen.Line(rest))
+	p.say("%s: %s", p.out.Paint(style, word), screen.Line(strings.TrimSpace(rest)))
 	if !v.Proven() {
 		return
 	}
