@@ -41,6 +41,7 @@ var bodies = map[Type]func() Body{
 	TypeTestCaseRunFinished:  func() Body { return new(TestCaseRunFinished) },
 	TypeKeyRotated:           func() Body { return new(KeyRotated) },
 	TypeTestCaseRunSkipped:   func() Body { return new(TestCaseRunSkipped) },
+	TypeLedgerRestored:       func() Body { return new(LedgerRestored) },
 	TypeStageStuck:           func() Body { return new(StageStuck) },
 	TypeCheckpointSealed:     func() Body { return new(CheckpointSealed) },
 }

@@ -232,6 +232,43 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// What an operator skipped, the policy that a replay changed to and a ledger that was brought back are in the report.
+func TestWhatIsBesideTheWay(t *testing.T) {
+	h := history{foldtest.New()}
+	h.push(1, "", "c1", "ann")
+	replay := &events.ReplayRequested{Stage: fold.StagePromote, Environment: "prod", Actor: "oscar", Reason: "newer rules", Policy: "sha256:new"}
+	replay.ID = "command-replay"
+	h.Write(events.CommandSubject(foldtest.Epoch, replay.Type(), "hello", 1, "prod", replay.ID), "", replay)
+	h.slot(1, 1, events.KindDeploy, "", "")
+	h.Command(events.Command{Verb: events.VerbSkip, App: "hello", Run: 1, Environment: "prod", Stage: fold.StageVerify, Actor: "oscar", Reason: "night", Relay: "bot-1"})
+	skip := &events.TestCaseRunSkipped{Environment: events.Reference{ID: "prod"}, TestCase: &events.TestCase{ID: "3", Name: "GET /3"}, Trial: events.Trial{Slot: 1, Attempt: 1}}
+	skip.ID = "hello/1/prod/1/3"
+	h.Write(events.VerifySubject(foldtest.Epoch, skip.Type(), "hello", 1, "prod", 1, 3, 1), "", skip)
+	restored := &events.LedgerRestored{Backup: "b-1", Taken: foldtest.Start, Events: 7, Lost: 2, Forced: true, Reason: "fire", Actor: "operator"}
+	restored.ID = "b-1"
+	h.Write(events.RestoredSubject(foldtest.Epoch, "b-1", h.Now()), "", restored)
+	trail, end := h.trail(), foldtest.Start.AddDate(1, 0, 0)
+	report := audit.Report{Environment: "prod", Changes: trail.Alterations("prod", time.Time{}, end), Restores: trail.Restores(time.Time{}, end)}
+	if n := report.Changes[0].Tests.Skipped; n != 2 {
+		t.Errorf("%d checks skipped", n)
+	}
+	var text bytes.Buffer
+	if err := report.CSV(&text); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"replay promote prod under policy sha256:new by oscar: newer rules", "skip verify prod by oscar through bot-1: night",
+		"ledger restored from backup b-1 of 2026-01-02T03:04:05Z, 7 events; 2 later ones lost, by force, by operator", "fire",
+	} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("no %q in\n%s", want, text.String())
+		}
+	}
+	if got := trail.Restores(end, end.AddDate(1, 0, 0)); len(got) != 0 {
+		t.Errorf("restores of another period: %+v", got)
+	}
+}
+
 func TestCSV(t *testing.T) {
 	evil := "=HYPERLINK(\"http://evil\")\nsecond line, with a comma"
 	report := audit.Report{Environment: "prod", Changes: []audit.Alteration{{

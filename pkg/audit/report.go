@@ -19,6 +19,39 @@ type Report struct {
 	From        time.Time    `json:"from"` // inclusive
 	To          time.Time    `json:"to"`   // exclusive
 	Changes     []Alteration `json:"changes"`
+	Restores    []Restore    `json:"restores"` // of the whole ledger, which they set back
+}
+
+// Restore is a time when the ledger was brought back from a backup.
+type Restore struct {
+	Mark
+	Backup string    `json:"backup"`
+	Taken  time.Time `json:"taken"`
+	Events uint64    `json:"events"`         // that the backup held
+	Lost   uint64    `json:"lost,omitempty"` // events that were known to have come after it
+	Forced bool      `json:"forced,omitempty"`
+	Reason string    `json:"reason,omitempty"`
+	By     *Person   `json:"by"`
+}
+
+// String is the restore in a few words.
+func (b Restore) String() string {
+	text := fmt.Sprintf("ledger restored from backup %s of %s, %d events", b.Backup, b.Taken.UTC().Format(time.RFC3339), b.Events)
+	if b.Lost > 0 {
+		text += fmt.Sprintf("; %d later ones lost, by force", b.Lost)
+	}
+	return text + ", by " + b.By.String()
+}
+
+// Restores tells when the ledger was brought back, from a moment on and before another.
+func (t *Trail) Restores(from, to time.Time) []Restore {
+	list := []Restore{}
+	for _, f := range t.general {
+		if b, ok := f.body.(*events.LedgerRestored); ok && !f.at.Before(from) && f.at.Before(to) {
+			list = append(list, Restore{f.mark(), b.Backup, b.Taken, b.Events, b.Lost, b.Forced, b.Reason, person(b.Actor)})
+		}
+	}
+	return list
 }
 
 // Where the authors of an alteration come from.
@@ -127,7 +160,7 @@ func tests(s *slot) Tests {
 		case end != nil && c.Attempt != end.Attempt:
 		case c.Outcome == string(events.Success):
 			n.Passed++
-		case c.Outcome == string(events.Cancel):
+		case c.Outcome == skipped || c.Outcome == string(events.Cancel):
 			n.Skipped++
 		default:
 			n.Failed++
@@ -225,7 +258,7 @@ func (t *Trail) overrides(env events.Slug, s *slot) []Act {
 	}
 	for _, f := range one.facts {
 		a, ok := actOf(f)
-		if !ok || a.Refused != "" || f.seq > s.when.Event || a.Environment != "" && a.Environment != string(env) {
+		if !ok || a.Refused != "" || s.closed != nil && f.seq > s.ended.Event || a.Environment != "" && a.Environment != string(env) {
 			continue
 		}
 		if overriding(a.Verb) && !slices.ContainsFunc(list, func(b Act) bool { return b.Event == a.Event }) {
@@ -251,10 +284,13 @@ func (r *Report) Sort() {
 
 // People calls each with every person in the report.
 func (r *Report) People(each func(*Person)) {
+	for _, b := range r.Restores {
+		each(b.By)
+	}
 	for _, c := range r.Changes {
 		list := append(append([]*Person{c.Pusher}, c.Authors...), c.Approvers...)
 		for _, o := range c.Overrides {
-			list = append(list, o.By)
+			list = append(list, o.By, o.Relay)
 		}
 		for _, p := range list {
 			if p != nil {
@@ -276,6 +312,12 @@ func (r *Report) CSV(w io.Writer) error {
 	out := csv.NewWriter(w)
 	out.UseCRLF = true
 	rows := [][]string{Columns}
+	for _, b := range r.Restores {
+		row := make([]string, len(Columns))
+		row[0], row[1], row[3], row[len(row)-1] = b.At.UTC().Format(time.RFC3339), r.Environment, "ledger restored", strconv.FormatUint(b.Event, 10)
+		row[slices.Index(Columns, "overrides")], row[slices.Index(Columns, "why")] = b.String(), b.Reason
+		rows = append(rows, row)
+	}
 	for _, c := range r.Changes {
 		rows = append(rows, r.row(c))
 	}
@@ -346,8 +388,14 @@ func (a Act) String() string {
 			text += " " + more
 		}
 	}
+	if a.Policy != "" {
+		text += " under policy " + a.Policy
+	}
 	if a.By != nil {
 		text += " by " + a.By.String()
+	}
+	if a.Relay != nil {
+		text += " through " + a.Relay.String()
 	}
 	if a.Refused != "" {
 		text += ", refused: " + a.Refused

@@ -45,6 +45,7 @@ type Story struct {
 	Environments []Environment `json:"environments"`
 	Acts         []Act         `json:"acts"` // what people and bots asked for, and were refused
 	Stuck        []Stuck       `json:"stuck,omitempty"`
+	Last         uint64        `json:"lastEvent"` // the newest event that this is told from
 }
 
 // Change is what the run was started with.
@@ -197,6 +198,8 @@ type Act struct {
 	Stage       string  `json:"stage,omitempty"`
 	Environment string  `json:"environment,omitempty"`
 	Channel     string  `json:"channel,omitempty"`
+	Relay       *Person `json:"relay,omitempty"`  // the bot that passed it on
+	Policy      string  `json:"policy,omitempty"` // digest of the one that the run is judged by from then on; empty: as before
 	Reason      string  `json:"reason,omitempty"`
 	Refused     string  `json:"refused,omitempty"` // why; empty: it was done
 }
@@ -289,6 +292,7 @@ func (w *writer) saw(at time.Time) {
 // take puts one event of the run where it belongs.
 func (w *writer) take(f fact) {
 	w.saw(f.at)
+	w.story.Last = max(w.story.Last, f.seq)
 	at := f.mark()
 	switch b := f.body.(type) {
 	case *events.BuildStarted:
@@ -385,7 +389,10 @@ func actOf(f fact) (Act, bool) {
 		if env == "" {
 			env = f.env
 		}
-		return Act{f.mark(), c.Verb, person(c.Actor), c.Stage, string(env), c.Channel, c.Reason, why}
+		return Act{
+			Mark: f.mark(), Verb: c.Verb, By: person(c.Actor), Stage: c.Stage, Environment: string(env), Channel: c.Channel,
+			Relay: person(c.Relay), Reason: c.Reason, Refused: why,
+		}
 	}
 	switch b := f.body.(type) {
 	case *events.CommandReceived:
@@ -393,7 +400,10 @@ func actOf(f fact) (Act, bool) {
 	case *events.CommandRefused:
 		return command(b.Command, b.Why), true
 	case *events.ReplayRequested:
-		return Act{Mark: f.mark(), Verb: "replay", By: person(b.Actor), Stage: b.Stage, Environment: string(b.Environment), Reason: b.Reason}, true
+		return Act{
+			Mark: f.mark(), Verb: events.VerbReplay, By: person(b.Actor), Stage: b.Stage, Environment: string(b.Environment), Channel: b.Channel,
+			Relay: person(b.Relay), Policy: b.Policy, Reason: b.Reason,
+		}, true
 	}
 	return Act{}, false
 }
@@ -408,6 +418,7 @@ func (w *writer) deploys(n int) {
 			e := w.env(name)
 			e.Deploys = append(e.Deploys, w.trail.deploy(name, s))
 			w.saw(s.at.At)
+			w.story.Last = max(w.story.Last, s.at.Event, s.when.Event, s.ended.Event)
 			if s.ended.At.After(w.last) {
 				w.last = s.ended.At
 			}
@@ -501,12 +512,21 @@ func (t *Trail) pins(env events.Slug, versions map[string]uint64, secret bool) [
 	return list
 }
 
+// skipped is the outcome of a check that an operator skipped.
+const skipped = "skipped"
+
 // verification reads a slot's checks, and how the last verification ended.
 func verification(s *slot) (checks []Check, end *Verified) {
 	for _, f := range s.tests {
 		switch b := f.body.(type) {
 		case *events.TestCaseRunFinished:
 			c := Check{Mark: f.mark(), Attempt: f.attempt, Outcome: string(b.Outcome), Reason: b.Reason, Name: b.ID}
+			if b.TestCase != nil {
+				c.Name = cmp.Or(b.TestCase.Name, b.TestCase.ID)
+			}
+			checks = append(checks, c)
+		case *events.TestCaseRunSkipped:
+			c := Check{Mark: f.mark(), Attempt: f.attempt, Outcome: skipped, Reason: b.Reason, Name: b.ID}
 			if b.TestCase != nil {
 				c.Name = cmp.Or(b.TestCase.Name, b.TestCase.ID)
 			}
@@ -569,6 +589,6 @@ func (s *Story) People(each func(*Person)) {
 		}
 	}
 	for _, a := range s.Acts {
-		visit(a.By)
+		visit(a.By, a.Relay)
 	}
 }

@@ -111,6 +111,9 @@ func (t *Trail) Apply(r ledger.Record) {
 	case *events.TestCaseRunFinished:
 		t.test(f, b.Trial)
 		return
+	case *events.TestCaseRunSkipped:
+		t.test(f, b.Trial)
+		return
 	case *events.TestSuiteRunFinished:
 		t.test(f, b.Trial)
 		return
@@ -127,7 +130,7 @@ func (t *Trail) Apply(r ledger.Record) {
 		return
 	}
 	switch r.Event.Body.(type) {
-	case *events.CommandReceived, *events.CommandRefused:
+	case *events.CommandReceived, *events.CommandRefused, *events.LedgerRestored:
 		t.general = append(t.general, f)
 	}
 }

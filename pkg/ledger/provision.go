@@ -49,7 +49,7 @@ func Provision(ctx context.Context, o Options) error {
 	for _, s := range streams(c.epoch) {
 		err := onceReady(ctx, func(ctx context.Context) error { return provisionStream(ctx, c.js, s, o.Replicas) })
 		if err != nil {
-			return fmt.Errorf("provisioning stream %s: %w", s.Name, err)
+			return fmt.Errorf("provisioning stream %s: %w", s.Name, roomFor(s, err))
 		}
 	}
 	for _, d := range durables(c.epoch, o.MaxDeliver) {
@@ -95,6 +95,26 @@ func notReady(err error) bool {
 		return api.ErrorCode == codeNoPeers || api.ErrorCode == codeNotAvailable || api.ErrorCode == codeOffline
 	}
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrTimeout)
+}
+
+// JetStream's codes for a disk that has no room for what a stream reserves.
+const (
+	codeNoResources jetstream.ErrorCode = 10023
+	codeNoStorage   jetstream.ErrorCode = 10047
+)
+
+// roomFor says of a stream that the bus has no room for how much it needs, and what to do.
+func roomFor(s jetstream.StreamConfig, err error) error {
+	var api *jetstream.APIError
+	if !errors.As(err, &api) || api.ErrorCode != codeNoStorage && api.ErrorCode != codeNoResources {
+		return err
+	}
+	needs := "room"
+	if s.MaxBytes > 0 {
+		needs = fmt.Sprintf("%d MiB", s.MaxBytes>>20)
+	}
+	return fmt.Errorf("the bus's disk has too little room: the stream reserves %s, and JetStream gives out three quarters of what was free "+
+		"when the bus started; free space on the disk of its store folder, or move that to a larger one, then start it again (%w)", needs, err)
 }
 
 func provisionStream(ctx context.Context, js jetstream.JetStream, s jetstream.StreamConfig, replicas int) error {

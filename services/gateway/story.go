@@ -190,6 +190,11 @@ func doReport(c *call) error {
 		}
 		report.Changes = append(report.Changes, changes...)
 	}
+	whole, err := c.s.trail(ctx, "")
+	if err != nil {
+		return err
+	}
+	report.Restores = whole.Restores(report.From, report.To)
 	report.Sort()
 	report.People(c.s.people(ctx))
 	writeJSON(c.w, http.StatusOK, report)

@@ -3,6 +3,7 @@ module towpath.dev/services/towpath
 go 1.26.8
 
 require (
+	filippo.io/age v1.2.1
 	github.com/spf13/cobra v1.10.2
 	golang.org/x/term v0.47.0
 	towpath.dev/events v0.0.0

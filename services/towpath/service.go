@@ -35,6 +35,7 @@ type Service struct {
 
 	platform *policy.Platform
 	bus      *bus.Server
+	entry    *operatorsEntry
 	registry *registryserver.Server
 	runtimes []*worker.Runtime
 	clients  []*ledger.Client
@@ -118,6 +119,9 @@ func (s *Service) startBus(ctx context.Context) error {
 		return err
 	}
 	s.bus = server
+	if err := s.openOperatorsEntry(); err != nil {
+		return err
+	}
 	s.group.start("bus", func(ctx context.Context) error { server.KeepUp(ctx); return nil })
 	return ledger.Provision(ctx, ledger.Options{
 		InProcess: server, Service: string(events.Operator), Keys: s.cfg.keys(), Logger: s.deps.Logger, AckWait: s.cfg.AckWait,
@@ -173,6 +177,9 @@ func (s *Service) stop() error {
 		ctx, cancel := context.WithTimeout(context.Background(), s.cfg.DrainTimeout)
 		defer cancel()
 		err = errors.Join(err, s.registry.Close(ctx))
+	}
+	if s.entry != nil {
+		err = errors.Join(err, s.entry.Close())
 	}
 	if s.bus != nil {
 		s.bus.Shutdown()

@@ -55,6 +55,8 @@ var rights = map[events.Type][]events.Writer{
 
 	events.TypeStageStuck: {events.Watch},
 
+	events.TypeLedgerRestored: {events.Ledger},
+
 	events.TypeCheckpointSealed: {events.Ledger},
 }
 

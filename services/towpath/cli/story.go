@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"towpath.dev/pkg/audit"
+	"towpath.dev/pkg/seal"
 	"towpath.dev/services/towpath/screen"
 )
 
@@ -49,11 +50,35 @@ what serves there now, and a digest, or at least 8 digits of it, every run that 
 				}
 				p.story(s)
 			}
+			// Who may hear the story may not always ask how far the ledger is sealed; it is told all the same.
+			if sealed, err := api.Checkpoint(c.Context()); err == nil {
+				p.sealed(stories, sealed)
+			}
 			return nil
 		},
 	}
 	jsonFlag(c, &asJSON)
 	return c
+}
+
+// sealed says whether what was told is under a checkpoint.
+func (p *program) sealed(stories []audit.Story, at seal.Status) {
+	var last uint64
+	for _, s := range stories {
+		last = max(last, s.Last)
+	}
+	s := sheet{p}
+	switch {
+	case at.Alarm != "":
+		s.head("Sealed", "ALARM: "+at.Alarm)
+	case at.Serial == 0:
+		s.head("Sealed", "not yet")
+	default:
+		s.head("Sealed", fmt.Sprintf("in checkpoint %d, which covers events 1–%d, root %s", at.Serial, at.Size, at.Root))
+		if last > at.Size {
+			s.row("", "event %d is newer: the next checkpoint will cover it", last)
+		}
+	}
 }
 
 // instant is a moment as an audit writes it: it is compared with other people's logs.
@@ -368,6 +393,10 @@ func parseMoment(text string, now time.Time) (time.Time, error) {
 func (p *program) report(r audit.Report) {
 	p.say("%s  %s – %s: %d changes", p.out.Paint(screen.Bold, screen.Line(r.Environment)), instant(r.From), instant(r.To), len(r.Changes))
 	s := sheet{p}
+	for _, b := range r.Restores {
+		s.head("Ledger", s.mark(&b.Mark))
+		s.row("restored", "%s%s", b.String(), because(b.Reason))
+	}
 	for _, c := range r.Changes {
 		s.head(c.Run, fmt.Sprintf("%s  %s, slot %d (event %d)", instant(c.At), c.Kind, c.Slot, c.Event))
 		s.row("digest", "%s → %s", orDash(c.Before), orDash(c.After))

@@ -53,7 +53,7 @@ func Machine(ctx context.Context, data string) []client.Check {
 	if platform != nil {
 		checks = append(checks, engineChecks(ctx, platform)...)
 		checks = append(checks, limitsCheck(platform))
-		checks = append(checks, registryCheck(ctx, data, platform))
+		checks = append(checks, registryCheck(ctx, data, platform), reachCheck(registryAddress(data, platform), platform))
 	}
 	return append(checks, portChecks(data)...)
 }

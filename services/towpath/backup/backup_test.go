@@ -1,0 +1,332 @@
+package backup_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"towpath.dev/events"
+	"towpath.dev/pkg/identity"
+	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/ledger/bus"
+	"towpath.dev/pkg/ledger/ledgertest"
+	"towpath.dev/pkg/seal"
+	"towpath.dev/services/towpath/backup"
+)
+
+// installation is a ledger with some events and the folders of a data folder.
+type installation struct {
+	*ledgertest.Ledger
+	t      *testing.T
+	folder string
+}
+
+func newInstallation(t *testing.T, count int) installation {
+	t.Helper()
+	i := installation{ledgertest.Start(t), t, t.TempDir()}
+	i.append("app", count)
+	blob := []byte("a layer")
+	digest := fmt.Sprintf("%x", sha256.Sum256(blob))
+	i.write("registry/docker/registry/v2/blobs/sha256/"+digest[:2]+"/"+digest+"/data", string(blob))
+	i.write("registry/docker/registry/v2/repositories/hello/_manifests/revisions/sha256/"+digest+"/link", "sha256:"+digest)
+	i.write("registry/docker/registry/v2/repositories/hello/_uploads/1/data", "half of one")
+	i.write("git/hosted/hello.git/HEAD", "ref: refs/heads/main\n")
+	i.write("git/hosted/hello.git/refs/heads/main.lock", "")
+	i.write("git/hosted/hello.git/objects/aa/bb", "an object")
+	i.write("git/hosted/hello.git/objects/tmp_objdir-incoming-x/cc", "half of a push")
+	i.write("platform.yaml", "version: 1\n")
+	return i
+}
+
+func (i installation) write(name, text string) {
+	i.t.Helper()
+	path := filepath.Join(i.folder, filepath.FromSlash(name))
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		i.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		i.t.Fatal(err)
+	}
+}
+
+func (i installation) append(name string, count int) {
+	i.t.Helper()
+	for n := range count {
+		app := fmt.Sprintf("%s-%d", name, n)
+		body := &events.AppCreated{About: events.About{ID: app}, Actor: "actor-1"}
+		if _, err := i.Client("gateway").Append(i.t.Context(), events.AppSubject(1, events.Slug(app)), events.New(events.Gateway, time.Now(), "", body)); err != nil {
+			i.t.Fatal(err)
+		}
+	}
+}
+
+func (i installation) source() backup.Source {
+	return backup.Source{
+		Ledger: i.Client("operator"), Registry: filepath.Join(i.folder, "registry"), Repositories: filepath.Join(i.folder, "git"), Keys: i.Keys,
+		Files: map[string]string{"files/platform.yaml": filepath.Join(i.folder, "platform.yaml"), "files/token": filepath.Join(i.folder, "token")},
+	}
+}
+
+// save backs up and returns the file.
+func (i installation) save(s backup.Source) string {
+	i.t.Helper()
+	file := filepath.Join(i.t.TempDir(), "backup")
+	result, err := backup.Save(i.t.Context(), s, file)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	info, err := os.Stat(file)
+	if err != nil || info.Mode() != 0o600 || result.Events == 0 || result.Bytes == 0 {
+		i.t.Fatalf("%+v, %v, %v", result, info, err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(file), ".*")); len(left) > 0 {
+		i.t.Errorf("left behind: %v", left)
+	}
+	return file
+}
+
+func open(t *testing.T, file string) *os.File {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func records(t *testing.T, c *ledger.Client) []ledger.Record {
+	t.Helper()
+	var list []ledger.Record
+	if _, err := c.Read(t.Context(), 0, func(r ledger.Record) error { list = append(list, r); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// restored reads the ledger of a data folder.
+func restored(t *testing.T, data string) []ledger.Record {
+	t.Helper()
+	keys := filepath.Join(data, "keys")
+	server, err := bus.Start(bus.Config{StoreDir: filepath.Join(data, "nats"), Keys: keys})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Shutdown()
+	c, err := ledger.Connect(t.Context(), ledger.Options{InProcess: server, Service: "operator", Keys: keys})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	return records(t, c)
+}
+
+func TestABackupComesBack(t *testing.T) {
+	i := newInstallation(t, 40)
+	before := records(t, i.Client("gateway"))
+	source := i.source()
+	source.Passphrase = "correct horse"
+	file := i.save(source)
+	data := filepath.Join(t.TempDir(), "data")
+	if _, err := backup.Restore(t.Context(), open(t, file), backup.Target{Data: data, Passphrase: "wrong"}); !errors.Is(err, backup.ErrPassphrase) {
+		t.Errorf("with a wrong passphrase: %v", err)
+	}
+	done, err := backup.Restore(t.Context(), open(t, file), backup.Target{Data: data, Passphrase: "correct horse"})
+	if err != nil || done.Events != 40 || done.Record != 41 || !done.Missing {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	after := restored(t, data)
+	if len(after) != 41 || !reflect.DeepEqual(after[:40], before) {
+		t.Fatalf("%d events came back", len(after))
+	}
+	if b, ok := after[40].Event.Body.(*events.LedgerRestored); !ok || b.Events != 40 || b.Forced {
+		t.Errorf("the last event is %+v", after[40].Event.Body)
+	}
+	for name, want := range map[string]bool{
+		"platform.yaml": true, "git/hosted/hello.git/HEAD": true, "git/hosted/hello.git/refs/heads": true, "git/hosted/hello.git/objects/aa/bb": true,
+		"keys/trust.json": true, "git/hosted/hello.git/refs/heads/main.lock": false, "git/hosted/hello.git/objects/tmp_objdir-incoming-x": false,
+		"registry/docker/registry/v2/repositories/hello/_uploads": false, "streams": false, "token": false,
+	} {
+		if _, err := os.Stat(filepath.Join(data, filepath.FromSlash(name))); (err == nil) != want {
+			t.Errorf("%s: %v, want it there %v", name, err, want)
+		}
+	}
+	if _, err := backup.Restore(t.Context(), open(t, file), backup.Target{Data: data, Passphrase: "correct horse"}); !errors.Is(err, backup.ErrInUse) {
+		t.Errorf("over what is there: %v", err)
+	}
+}
+
+// Events that come in while a backup is made are in it or not, and it is whole either way.
+func TestABackupOfALedgerThatGrows(t *testing.T) {
+	i := newInstallation(t, 40)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan int)
+	go func() {
+		n := 0
+		for ; ctx.Err() == nil; n++ {
+			i.append(fmt.Sprintf("later-%d", n), 1)
+		}
+		ended <- n
+	}()
+	file := i.save(i.source())
+	stop()
+	written := <-ended
+	data := filepath.Join(t.TempDir(), "data")
+	done, err := backup.Restore(t.Context(), open(t, file), backup.Target{Data: data})
+	if err != nil || done.Events < 40 || done.Events > uint64(40+written) {
+		t.Fatalf("%+v, %v (%d written meanwhile)", done, err, written)
+	}
+}
+
+// content is what tar reads of an archive: names, sizes and bytes.
+func content(t *testing.T, archive []byte) []byte {
+	t.Helper()
+	var all bytes.Buffer
+	for r := tar.NewReader(bytes.NewReader(archive)); ; {
+		entry, err := r.Next()
+		if err == nil {
+			fmt.Fprintf(&all, "%q %d %d\n", entry.Name, entry.Size, entry.Typeflag)
+			_, err = io.Copy(&all, r)
+		}
+		if err != nil {
+			fmt.Fprintln(&all, err)
+			return all.Bytes()
+		}
+	}
+}
+
+// Whatever byte is another, wherever it is cut: it is refused, and nothing is left behind.
+func TestDamagedBackups(t *testing.T) {
+	i := newInstallation(t, 10)
+	whole, err := os.ReadFile(i.save(i.source()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent := t.TempDir()
+	data := filepath.Join(parent, "data")
+	refused := func(what string, content io.Reader) {
+		t.Helper()
+		if _, err := backup.Restore(t.Context(), content, backup.Target{Data: data}); err == nil {
+			t.Fatalf("%s came back", what)
+		}
+		if left, _ := os.ReadDir(parent); len(left) > 0 {
+			t.Fatalf("%s left %s behind", what, left[0].Name())
+		}
+	}
+	random := rand.New(rand.NewPCG(3, 4))
+	for range 60 {
+		at := random.IntN(len(whole))
+		if whole[at] == 0 {
+			continue // most of it is the padding of tar, which says nothing
+		}
+		other := bytes.Clone(whole)
+		other[at] ^= 1 << random.IntN(8)
+		if bytes.Equal(content(t, other), content(t, whole)) {
+			continue
+		}
+		refused(fmt.Sprintf("a backup with another byte at %d", at), bytes.NewReader(other))
+	}
+	for range 20 {
+		at := random.IntN(len(whole) * 9 / 10)
+		refused(fmt.Sprintf("%d of %d bytes", at, len(whole)), bytes.NewReader(whole[:at]))
+	}
+	refused("nothing", strings.NewReader(""))
+	refused("something else", strings.NewReader(strings.Repeat("x", 4096)))
+}
+
+func TestCheckpoints(t *testing.T) {
+	i := newInstallation(t, 10)
+	file := i.save(i.source())
+	id := records(t, i.Client("gateway"))[0].ID()
+	signer, err := identity.LoadSigner(i.Keys, "ledger")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := seal.OpenTree("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := i.Client("operator").ReadStored(t.Context(), 0, func(m ledger.Stored) error { return tree.Append(seal.LeafOf(m)) }); err != nil {
+		t.Fatal(err)
+	}
+	note := func(origin string, size uint64, wrong bool) string {
+		root, _ := tree.Root(min(size, 10))
+		root[0] ^= map[bool]byte{true: 1}[wrong]
+		return seal.Sign(signer, seal.Checkpoint{Origin: origin, Size: size, Root: root})
+	}
+	restore := func(target backup.Target) (backup.Restored, error) {
+		target.Data = filepath.Join(t.TempDir(), "data")
+		done, err := backup.Restore(t.Context(), open(t, file), target)
+		if _, statErr := os.Stat(target.Data); (statErr == nil) != (err == nil) {
+			t.Errorf("%v, and the data folder: %v", err, statErr)
+		}
+		return done, err
+	}
+	origin := seal.Origin(id, 1)
+	var older *backup.OlderError
+	if _, err := restore(backup.Target{Checkpoint: note(origin, 12, false)}); !errors.As(err, &older) || older.Sealed != 12 || older.Has != 10 {
+		t.Errorf("a checkpoint of more: %v", err)
+	}
+	if done, err := restore(backup.Target{Checkpoint: note(origin, 8, false)}); err != nil || done.Older != 0 || done.Missing {
+		t.Errorf("a checkpoint of as many: %+v, %v", done, err)
+	}
+	for _, wrong := range []string{note(origin, 8, true), note(seal.Origin(strings.Repeat("0", 64), 1), 8, false)} {
+		if _, err := restore(backup.Target{Checkpoint: wrong, Force: true, Reason: "no reason"}); !errors.Is(err, backup.ErrOtherHistory) {
+			t.Errorf("a checkpoint of another history: %v", err)
+		}
+	}
+	good := note(origin, 8, false)
+	for _, wrong := range []string{"x", strings.Replace(good, "\n8\n", "\n7\n", 1)} {
+		if _, err := restore(backup.Target{Checkpoint: wrong}); !errors.Is(err, seal.ErrCheckpoint) {
+			t.Errorf("%q passed as a checkpoint: %v", wrong, err)
+		}
+	}
+	target := backup.Target{Checkpoint: note(origin, 12, false), Force: true, Reason: "the disk burned", Data: filepath.Join(t.TempDir(), "data")}
+	done, err := backup.Restore(t.Context(), open(t, file), target)
+	if err != nil || done.Older != 2 {
+		t.Fatalf("forced: %+v, %v", done, err)
+	}
+	list := restored(t, target.Data)
+	if b, ok := list[len(list)-1].Event.Body.(*events.LedgerRestored); !ok || !b.Forced || b.Lost != 2 || b.Reason != "the disk burned" {
+		t.Errorf("the last event is %+v", list[len(list)-1].Event.Body)
+	}
+}
+
+func TestWithoutKeys(t *testing.T) {
+	i := newInstallation(t, 10)
+	source := i.source()
+	source.Keys = ""
+	file := i.save(source)
+	if text, err := os.ReadFile(file); err != nil || bytes.Contains(text, []byte("keys/")) {
+		t.Errorf("keys are in it (%v)", err)
+	}
+	if _, err := backup.Restore(t.Context(), open(t, file), backup.Target{Data: filepath.Join(t.TempDir(), "data")}); err == nil || !strings.Contains(err.Error(), "--keys") {
+		t.Errorf("without keys: %v", err)
+	}
+	data := filepath.Join(t.TempDir(), "data")
+	if _, err := backup.Restore(t.Context(), open(t, file), backup.Target{Data: data, Keys: i.Keys}); err != nil {
+		t.Error(err)
+	}
+}
+
+// A blob that is not what its name says is told, and the backup is made.
+func TestDamagedBlob(t *testing.T) {
+	i := newInstallation(t, 3)
+	digest := strings.Repeat("ab", 32)
+	i.write("registry/docker/registry/v2/blobs/sha256/ab/"+digest+"/data", "another layer")
+	result, err := backup.Save(t.Context(), i.source(), filepath.Join(t.TempDir(), "backup"))
+	if err != nil || len(result.Damaged) != 1 || result.Damaged[0] != "sha256:"+digest {
+		t.Errorf("%+v, %v", result, err)
+	}
+}

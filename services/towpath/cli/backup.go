@@ -1,0 +1,308 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"towpath.dev/events"
+	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/policy"
+	"towpath.dev/services/towpath"
+	"towpath.dev/services/towpath/backup"
+	"towpath.dev/services/towpath/client"
+	"towpath.dev/services/towpath/screen"
+)
+
+// passphraseVariable may hold the passphrase of a backup.
+const passphraseVariable = "TOWPATH_PASSPHRASE"
+
+// patientBus bounds how long a bus that does not answer is waited for.
+const patientBus = 30 * time.Second
+
+func (p *program) backupCommand() *cobra.Command {
+	var noKeys, encrypt, asJSON bool
+	var url, keys, repositories, registry string
+	c := &cobra.Command{
+		Use: "backup FILE | FOLDER", Short: "Copy the whole installation into one file, while it runs",
+		Long: `Copy the whole installation into one file, while it runs: the ledger with its sequences and times,
+settings, secrets (encrypted, as they are kept), actors, the output of stages, images, repositories,
+platform.yaml and the keys. Whoever has the file has the keys: it gets mode 0600; --no-keys leaves them
+out, and --encrypt asks for a passphrase (or takes it from ` + passphraseVariable + `).
+
+It appears when it is whole, and never before. ` + "`towpath restore`" + ` checks every byte.
+
+Where services run apart, --bus, --keys, --repositories (the gateway's folder git) and --registry (the
+registry's folder, where it is on this machine) say what to copy; a registry elsewhere has its own backup,
+to be taken after this one.`,
+		Example: examples("towpath backup /backups/", "towpath backup monday.towpath --encrypt",
+			"towpath backup /backups/ --bus nats://bus:4222 --keys /etc/towpath/keys --repositories /var/lib/towpath/git"),
+		Args: arguments(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			source := backup.Source{Keys: keys, Repositories: repositories, Registry: registry, Files: map[string]string{}}
+			open := func(ctx context.Context) (*ledger.Client, func(), error) { return connectOperator(ctx, url, keys) }
+			if url == "" {
+				data, err := filepath.Abs(p.data)
+				if err != nil {
+					return err
+				}
+				source = ofFolder(data)
+				open = func(ctx context.Context) (*ledger.Client, func(), error) { return towpath.OpenBus(ctx, data) }
+			}
+			if noKeys {
+				source.Keys = ""
+				delete(source.Files, "files/"+client.TokenFile)
+			}
+			var err error
+			if encrypt {
+				if source.Passphrase, err = p.passphrase("Passphrase of the backup: "); err != nil {
+					return err
+				}
+			}
+			return p.backup(c.Context(), source, open, backupFile(args[0]), asJSON)
+		},
+	}
+	c.Flags().BoolVar(&noKeys, "no-keys", false, "leave the keys and the first user's token out")
+	c.Flags().BoolVar(&encrypt, "encrypt", false, "encrypt the backup with a passphrase (age)")
+	c.Flags().StringVar(&url, "bus", "", "URL of a bus elsewhere")
+	c.Flags().StringVar(&keys, "keys", "", "folder of the keys, with --bus")
+	c.Flags().StringVar(&repositories, "repositories", "", "folder of the gateway's repositories, with --bus")
+	c.Flags().StringVar(&registry, "registry", "", "folder of the registry, with --bus")
+	jsonFlag(c, &asJSON)
+	return c
+}
+
+// ofFolder is everything in a data folder of `towpath up`.
+func ofFolder(data string) backup.Source {
+	s := backup.Source{
+		Keys: filepath.Join(data, "keys"), Repositories: filepath.Join(data, "git"), Registry: filepath.Join(data, "registry"), Files: map[string]string{},
+	}
+	for _, name := range []string{policy.FileName, "place.json", client.TokenFile} {
+		s.Files["files/"+name] = filepath.Join(data, name)
+	}
+	return s
+}
+
+// backupFile is the file for a backup; in a folder it is named after the time.
+func backupFile(name string) string {
+	if info, err := os.Stat(name); err == nil && info.IsDir() || strings.HasSuffix(name, string(filepath.Separator)) {
+		return filepath.Join(name, "towpath-"+time.Now().UTC().Format("20060102T150405Z")+".backup")
+	}
+	return name
+}
+
+func connectOperator(ctx context.Context, url, keys string) (*ledger.Client, func(), error) {
+	if keys == "" {
+		return nil, nil, usage("--bus takes --keys, the folder that has the operator's")
+	}
+	ctx, cancel := context.WithTimeout(ctx, patientBus)
+	defer cancel()
+	c, err := ledger.Connect(ctx, ledger.Options{URL: url, Service: string(events.Operator), Keys: keys})
+	if err != nil {
+		return nil, nil, err
+	}
+	return c, c.Close, nil
+}
+
+func (p *program) backup(ctx context.Context, source backup.Source, open func(context.Context) (*ledger.Client, func(), error), file string, asJSON bool) error {
+	bus, done, err := open(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	source.Ledger = bus
+	progress := p.copying()
+	source.Progress = progress.show
+	result, err := backup.Save(ctx, source, file)
+	progress.end()
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		err = p.printJSON(struct {
+			File string `json:"file"`
+			backup.Result
+		}{file, result})
+	} else {
+		p.say("%s holds %d events and %d files, %s", screen.Line(file), result.Events, result.Files, size(result.Bytes))
+		switch {
+		case result.Header.Keys && source.Passphrase == "":
+			p.say("It holds the keys: whoever can read it can act as any service. Its mode is 0600; keep it so.")
+		case !result.Header.Keys:
+			p.say("It holds no keys: keep those of the installation elsewhere, a restore needs them.")
+		}
+		for _, digest := range result.Damaged {
+			fmt.Fprintf(p.err.Out, "the registry's blob %s is not what its name says; the backup has it as it is\n", digest)
+		}
+	}
+	if err == nil && len(result.Damaged) > 0 {
+		return codeError(exitFailed)
+	}
+	return err
+}
+
+// size is a number of bytes for people.
+func size(n int64) string {
+	const unit = 1024
+	if n < unit {
+		return fmt.Sprintf("%d B", n)
+	}
+	value, suffix := float64(n)/unit, "KiB"
+	for _, next := range []string{"MiB", "GiB", "TiB"} {
+		if value < unit {
+			break
+		}
+		value, suffix = value/unit, next
+	}
+	return fmt.Sprintf("%.1f %s", value, suffix)
+}
+
+// copying shows on a terminal how far a copy is.
+type copying struct {
+	p    *program
+	last time.Time
+}
+
+func (p *program) copying() *copying { return &copying{p: p} }
+
+func (c *copying) show(what string, bytes int64) {
+	if c.p.err.Terminal && time.Since(c.last) > 100*time.Millisecond {
+		c.last = time.Now()
+		fmt.Fprintf(c.p.err.Out, "\r\x1b[K%s  %s", what, size(bytes))
+	}
+}
+
+func (c *copying) end() {
+	if !c.last.IsZero() {
+		fmt.Fprint(c.p.err.Out, "\r\x1b[K")
+	}
+}
+
+// passphrase is that of the environment, or is asked for on the terminal.
+func (p *program) passphrase(prompt string) (string, error) {
+	if text := os.Getenv(passphraseVariable); text != "" {
+		return text, nil
+	}
+	if !term.IsTerminal(int(p.in.Fd())) {
+		return "", usage("there is no terminal to ask for the passphrase: set %s", passphraseVariable)
+	}
+	fmt.Fprint(p.err.Out, prompt)
+	text, err := term.ReadPassword(int(p.in.Fd()))
+	fmt.Fprintln(p.err.Out)
+	if err == nil && len(text) == 0 {
+		err = errors.New("the passphrase is empty")
+	}
+	return string(text), err
+}
+
+func (p *program) restoreCommand() *cobra.Command {
+	var t backup.Target
+	var url, checkpoint string
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "restore FILE --data FOLDER", Short: "Bring an installation back from a backup",
+		Long: `Bring an installation back from a backup, into a data folder that is absent or empty; then ` + "`towpath up`" + ` goes on
+from there. Every byte is checked against the backup's own list and every event's signature against the
+keys; a backup that was cut or changed leaves nothing behind. That it was brought back is an event in the
+ledger, and in every report.
+
+--checkpoint is the newest checkpoint that was kept elsewhere: a backup that is older than that is refused,
+since what was decided after it would be forgotten, unless --force and --reason say that it has to be.
+
+With --bus the streams go to a bus elsewhere, which must not have them yet, and repositories and images into
+the data folder, from which they are moved to where their services look.`,
+		Example: examples("towpath restore /backups/monday.towpath --data /srv/towpath", "towpath restore monday.towpath --data /srv/towpath --checkpoint checkpoint.txt"),
+		Args:    arguments(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			if t.Force && t.Reason == "" {
+				return usage("--force takes --reason: it is recorded")
+			}
+			var err error
+			if t.Data, err = filepath.Abs(p.data); err != nil {
+				return err
+			}
+			if checkpoint != "" {
+				text, err := os.ReadFile(checkpoint)
+				if err != nil {
+					return fmt.Errorf("reading the checkpoint: %w", err)
+				}
+				t.Checkpoint = string(text)
+			}
+			t.URL = url
+			return p.restore(c.Context(), args[0], t, asJSON)
+		},
+	}
+	c.Flags().StringVar(&t.Keys, "keys", "", "folder of the installation's keys, where the backup holds none")
+	c.Flags().StringVar(&checkpoint, "checkpoint", "", "`file` with the newest checkpoint that was kept elsewhere")
+	c.Flags().BoolVar(&t.Force, "force", false, "bring a backup back that is older than the checkpoint")
+	c.Flags().StringVar(&t.Reason, "reason", "", "why; it is recorded")
+	c.Flags().StringVar(&url, "bus", "", "URL of a bus elsewhere that gets the streams")
+	jsonFlag(c, &asJSON)
+	return c
+}
+
+func (p *program) restore(ctx context.Context, name string, t backup.Target, asJSON bool) error {
+	file, err := os.Open(name)
+	if err != nil {
+		return fmt.Errorf("opening the backup: %w", err)
+	}
+	defer file.Close()
+	t.Passphrase = os.Getenv(passphraseVariable)
+	progress := p.copying()
+	t.Progress = progress.show
+	done, err := backup.Restore(ctx, file, t)
+	if errors.Is(err, backup.ErrPassphrase) && t.Passphrase == "" && term.IsTerminal(int(p.in.Fd())) {
+		if t.Passphrase, err = p.passphrase("Passphrase of the backup: "); err != nil {
+			return err
+		}
+		if _, err = file.Seek(0, 0); err != nil {
+			return err
+		}
+		done, err = backup.Restore(ctx, file, t)
+	}
+	progress.end()
+	if err != nil {
+		return restoreError(name, t, err)
+	}
+	if asJSON {
+		return p.printJSON(done)
+	}
+	p.say("%s is brought back from the backup of %s: %d events; event %d says so", screen.Line(t.Data), instant(done.Header.Created), done.Events, done.Record)
+	if done.Older > 0 {
+		p.say("The %d events after that are lost, and reports say so.", done.Older)
+	}
+	if done.Missing {
+		p.say("No checkpoint was given, so nobody can tell whether anything came after that backup.")
+	}
+	p.say("→ towpath up --data %s", shellQuote(t.Data))
+	return nil
+}
+
+// restoreError says what to do about a backup that was not brought back.
+func restoreError(name string, t backup.Target, err error) error {
+	e := &client.Error{What: "restoring", On: name, Why: err.Error(), Code: client.CodeFailed}
+	var older *backup.OlderError
+	switch {
+	case errors.As(err, &older):
+		e.Why, e.Status = older.Error(), 403
+		e.Do = "restore a newer backup; --force --reason TEXT brings this one back and records it"
+	case errors.Is(err, backup.ErrOtherHistory):
+		e.Status, e.Do = 403, "find out which of the two was changed; nothing was brought back"
+	case errors.Is(err, backup.ErrDamaged):
+		e.Do = "take another backup; nothing was changed"
+	case errors.Is(err, backup.ErrInUse):
+		e.Do = "give another folder with --data; nothing was changed"
+	case errors.Is(err, backup.ErrPassphrase):
+		e.Why, e.Do = backup.ErrPassphrase.Error(), "set "+passphraseVariable
+	default:
+		return err
+	}
+	return e
+}
