@@ -18,4 +18,5 @@ func TestConformanceOfACluster(t *testing.T) {
 	l := ledgertest.Start(t, ledgertest.Clustered())
 	ledgertest.Conformance(t, l)
 	l.Whole()
+	t.Run("nobody forges, and nothing stops", func(t *testing.T) { forge(t, l) })
 }

@@ -3,14 +3,19 @@ package ledger
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go"
 )
 
-// publishTimeout bounds one write to a stream other than the ledger.
-const publishTimeout = 5 * time.Second
+const (
+	// publishTimeout bounds one write to a stream other than the ledger.
+	publishTimeout = 5 * time.Second
+	// publishPause is the pause before a write is tried again that nobody was there to take.
+	publishPause = 50 * time.Millisecond
+)
 
 // storeError is JetStream's refusal to store a message.
 type storeError struct {
@@ -28,6 +33,12 @@ func (c *Client) publish(ctx context.Context, m *nats.Msg) (seq uint64, err erro
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	reply, err := c.conn.RequestMsgWithContext(ctx, m)
+	for errors.Is(err, nats.ErrNoResponders) { // nobody has it: no door is open, or the stream has no leader
+		if stop := pause(ctx, publishPause); stop != nil {
+			break
+		}
+		reply, err = c.conn.RequestMsgWithContext(ctx, m)
+	}
 	if err != nil {
 		return 0, err
 	}

@@ -77,7 +77,7 @@ func grants(service events.Writer, epoch int) []grant {
 	if slices.Contains(events.Writers, service) {
 		g = append(g,
 			grant{subject: "append." + string(service) + ".>"},
-			grant{subject: "log." + string(service) + ".>"})
+			put(service, "log."+string(service)+".>"))
 	}
 	if service != events.Edge {
 		// What a service says of messages that it cannot settle; no other can say it in its place.
@@ -118,6 +118,12 @@ func grants(service events.Writer, epoch int) []grant {
 	return g
 }
 
+// put returns the right to write to a stream beside the ledger, under the subject's own name. What is written
+// goes through the door, which takes every header away that the bus would obey.
+func put(service events.Writer, subject string) grant {
+	return grant{subject: "put." + string(service) + "." + subject, local: subject}
+}
+
 // consume returns what a worker needs of its durable consumer: pull, look at it, settle.
 func consume(stream, durable string) []grant {
 	return []grant{
@@ -138,7 +144,7 @@ func bucketGrants(service events.Writer, name string) []grant {
 		{subject: "live.kv." + name + ".>", stream: true},
 	}
 	if writes {
-		g = append(g, grant{subject: "$KV." + name + ".>"})
+		g = append(g, put(service, "$KV."+name+".>"))
 	}
 	return g
 }
@@ -150,10 +156,10 @@ func ownerRights(service events.Writer, epoch int) (publish, subscribe []string)
 				fmt.Sprintf("event.%d.>", epoch),
 				"append.ledger.>",
 				ownAPI + "DIRECT.GET." + events.StreamName(epoch),
-				"log.ledger.>",
-				"$KV." + events.BucketAside + ".ledger.>", ownAPI + "DIRECT.GET.KV_" + events.BucketAside,
+				"log.>", "$KV.>", "timer.set.>",
+				ownAPI + "DIRECT.GET.KV_" + events.BucketAside,
 			}, []string{
-				"append.>", "_INBOX.>", events.LiveSubjects, "seal.*",
+				"append.>", "put.>", "_INBOX.>", events.LiveSubjects, "seal.*",
 			}
 	}
 	return []string{

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -53,6 +54,10 @@ func (d *Door) Serve(ctx context.Context, ready func()) error {
 	if err != nil {
 		return fmt.Errorf("opening the ledger's door: %w", err)
 	}
+	puts, err := d.Conn.ChanQueueSubscribe("put.>", queueGroup, requests)
+	if err != nil {
+		return fmt.Errorf("opening the ledger's door: %w", err)
+	}
 	if err := d.Conn.FlushTimeout(storeTimeout); err != nil {
 		return fmt.Errorf("opening the ledger's door: %w", err)
 	}
@@ -77,7 +82,7 @@ func (d *Door) Serve(ctx context.Context, ready func()) error {
 		}
 	}
 	// Draining keeps the subscription until the bus sends nothing more, so that no request is lost.
-	if err = sub.Drain(); err == nil {
+	if err = errors.Join(sub.Drain(), puts.Drain()); err == nil {
 		err = d.Conn.FlushTimeout(storeTimeout)
 	}
 	if err != nil {
@@ -96,6 +101,10 @@ func (d *Door) Serve(ctx context.Context, ready func()) error {
 }
 
 func (d *Door) answer(ctx context.Context, m *nats.Msg) {
+	if strings.HasPrefix(m.Subject, "put.") {
+		d.put(ctx, m)
+		return
+	}
 	boundary.Reached(events.Ledger, boundary.Received, "")
 	defer boundary.Reached(events.Ledger, boundary.Ack, "")
 	a := d.decide(ctx, m)

@@ -223,7 +223,7 @@ func timers(t *testing.T, l *Ledger) {
 		break
 	}
 	for _, id := range readers {
-		if id != "watch" && l.Client(id).Schedule(shortly(t), fresh(), at, nil) == nil {
+		if id != "watch" && id != "ledger" && l.Client(id).Schedule(shortly(t), fresh(), at, nil) == nil {
 			t.Errorf("%s scheduled a timer", id)
 		}
 	}

@@ -44,6 +44,8 @@ type Ledger struct {
 	replicas int
 	routes   []string // of a cluster's servers
 
+	change func(conf string) string // what Loosened was given
+
 	stopDoor func()
 	mu       sync.Mutex
 	clients  map[string]*ledger.Client

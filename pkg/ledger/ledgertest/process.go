@@ -26,8 +26,14 @@ type running interface {
 // with the configuration that bus.WriteConfig writes.
 func Separate() Option { return func(l *Ledger) { l.begin = l.startProcess } }
 
+// Loosened is Separate with a change to the server's configuration, for tests of tests.
+func Loosened(change func(conf string) string) Option {
+	return func(l *Ledger) { l.begin, l.change = l.startProcess, change }
+}
+
 // process is a nats-server of its own.
 type process struct {
+	change  func(conf string) string // of its configuration; nil: none
 	command *exec.Cmd
 	url     string
 	cfg     bus.Config
@@ -74,7 +80,11 @@ func (p *process) configure() error {
 	if err := bus.WriteConfig(&text, p.cfg); err != nil {
 		return err
 	}
-	return os.WriteFile(p.path, text.Bytes(), 0o600)
+	conf := text.String()
+	if p.change != nil {
+		conf = p.change(conf)
+	}
+	return os.WriteFile(p.path, []byte(conf), 0o600)
 }
 
 func (p *process) URL() string { return p.url }
@@ -128,7 +138,7 @@ func (l *Ledger) spawn(name string, cfg bus.Config) (*process, error) {
 	path := filepath.Join(l.dir, name+".conf")
 	p := &process{
 		command: exec.Command(binary, "-c", path, "-l", filepath.Join(l.dir, name+".log")),
-		url:     "nats://" + cfg.Listen, path: path, cfg: cfg, log: filepath.Join(l.dir, name+".log"),
+		url:     "nats://" + cfg.Listen, path: path, cfg: cfg, change: l.change, log: filepath.Join(l.dir, name+".log"),
 	}
 	if err := p.configure(); err != nil {
 		return nil, err
