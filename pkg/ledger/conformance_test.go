@@ -15,6 +15,7 @@ func TestConformanceOfASeparateServer(t *testing.T) {
 }
 
 func TestConformanceOfACluster(t *testing.T) {
+	t.Parallel()
 	l := ledgertest.Start(t, ledgertest.Clustered())
 	ledgertest.Conformance(t, l)
 	l.Whole()

@@ -22,11 +22,13 @@ func forge(t *testing.T, l *ledgertest.Ledger) {
 }
 
 func TestNobodyForgesOnOneServer(t *testing.T) {
+	t.Parallel()
 	forge(t, ledgertest.Start(t, ledgertest.Separate()))
 }
 
 // Each right too many is noticed, or silence about the rights that there are means nothing.
 func TestTheMatrixNoticesARightTooMany(t *testing.T) {
+	t.Parallel()
 	tooMany := []struct{ what, id, owner, service string }{
 		{"an event of vet's", "build", `{service: "event.1.vet.>", accounts: [BUILD]}`, `{service: {account: BUS, subject: "event.1.vet.>"}}`},
 		{"another's requests to append", "vet", `{service: "append.promote.>", accounts: [VET]}`, `{service: {account: BUS, subject: "append.promote.>"}}`},

@@ -82,8 +82,8 @@ func grants(service events.Writer, epoch int) []grant {
 	if service != events.Edge {
 		// What a service says of messages that it cannot settle; no other can say it in its place.
 		g = append(g,
-			grant{subject: "$KV." + events.BucketTries + "." + string(service) + ".>"},
-			grant{subject: "$KV." + events.BucketAside + "." + string(service) + ".>"})
+			put(service, "$KV."+events.BucketTries+"."+string(service)+".>"),
+			put(service, "$KV."+events.BucketAside+"."+string(service)+".>"))
 	}
 	for _, c := range events.Consumers {
 		if c.Service == service {
@@ -107,7 +107,7 @@ func grants(service events.Writer, epoch int) []grant {
 	case events.Watch:
 		g = append(g, consume(events.TimerStream, "timers")...)
 		g = append(g, consume(events.AdvisoryStream, "advisories")...)
-		g = append(g, grant{subject: "timer.set.>"})
+		g = append(g, put(service, "timer.set.>"))
 	}
 	for i := range g {
 		g[i].account = account(service)

@@ -19,7 +19,7 @@ import (
 )
 
 // headers are all that nats-server 2.15 obeys, adds or documents, and what client libraries believe; each
-// with a value that would do harm. The set is held to the server's source by TestEveryHeaderIsTried.
+// with a value that would do harm.
 var headers = map[string]string{
 	"Nats-Msg-Id": "poison", "Nats-Expected-Stream": "OTHER", "Nats-Expected-Last-Sequence": "99999",
 	"Nats-Expected-Last-Subject-Sequence": "77", "Nats-Expected-Last-Subject-Sequence-Subject": "event.>",
@@ -329,7 +329,7 @@ var rights = map[string][]string{
 	"vet":     {"log.vet.", "bus.API.CONSUMER.MSG.NEXT.EVENTS_1.vet", "bus.API.CONSUMER.INFO.EVENTS_1.vet", "$JS.ACK.EVENTS_1.vet."},
 	"promote": {"log.promote.", "$KV.DISCOVERY.", "bus.API.DIRECT.GET.KV_", "bus.API.CONSUMER.MSG.NEXT.EVENTS_1.promote", "bus.API.CONSUMER.INFO.EVENTS_1.promote", "$JS.ACK.EVENTS_1.promote.", "edge.drain"},
 	"verify":  {"log.verify.", "bus.API.DIRECT.GET.KV_DISCOVERY", "bus.API.CONSUMER.MSG.NEXT.EVENTS_1.verify", "bus.API.CONSUMER.INFO.EVENTS_1.verify", "$JS.ACK.EVENTS_1.verify."},
-	"watch":   {"log.watch.", "timer.set.", "timer.fired.", "bus.API.DIRECT.GET.KV_DISCOVERY", "bus.API.CONSUMER.MSG.NEXT.TIMERS.timers", "bus.API.CONSUMER.INFO.TIMERS.timers", "$JS.ACK.TIMERS.timers."},
+	"watch":   {"log.watch.", "timer.set.", "timer.fired.", "bus.API.DIRECT.GET.KV_DISCOVERY", "bus.API.CONSUMER.MSG.NEXT.TIMERS.timers", "bus.API.CONSUMER.INFO.TIMERS.timers", "$JS.ACK.TIMERS.timers.", "bus.API.CONSUMER.MSG.NEXT.ADVISORIES."},
 	"ledger":  {"log.", "$KV.", "timer.", "put.", "event.1.", "$JS.API.DIRECT.GET.EVENTS_1"},
 	"edge":    {"bus.API.DIRECT.GET.KV_DISCOVERY"},
 	"notify":  {"$KV.NOTIFY.", "bus.API.DIRECT.GET.KV_NOTIFY"},
@@ -342,6 +342,9 @@ var rights = map[string][]string{
 // own reports whether a subject is the identity's own to use.
 func own(id, subject string) bool {
 	if subject == "bus.API.DIRECT.GET.EVENTS_1" || strings.HasPrefix(subject, "append."+id+".") {
+		return true
+	}
+	if id != string(events.Edge) && id != string(events.Operator) && id != "bot" && (strings.HasPrefix(subject, "$KV.TRIES."+id+".") || strings.HasPrefix(subject, "$KV.ASIDE."+id+".")) {
 		return true
 	}
 	return slices.ContainsFunc(rights[id], func(prefix string) bool { return strings.HasPrefix(subject, prefix) })
@@ -359,7 +362,7 @@ func ownsStream(id, name string) bool {
 		return id == string(events.Watch)
 	}
 	if bucket, ok := strings.CutPrefix(name, "KV_"); ok {
-		return own(id, "$KV."+bucket+".x")
+		return own(id, "$KV."+bucket+".x") || own(id, "$KV."+bucket+"."+id+".x")
 	}
 	return name == "consumer "+id
 }
@@ -395,7 +398,7 @@ func forgedSubjects(id string) (wide, core []string) {
 		}
 	}
 	core = append(core, "event.1.*.a", "event.*.vet.>", "event.2.vet.a", "live.event.1.vet.a", "live.log.build.a", "live.kv.DISCOVERY.prod.a",
-		"timer.set.forged", "timer.fired.forged", "$KV.ACTORS.forged", "$KV.CONFIG.prod.a.KEY", "$KV.SECRETS.prod.a.KEY", "$KV.DISCOVERY.prod.a", "$KV.NOTIFY.forged",
+		"timer.set.forged", "timer.fired.forged", "$KV.ACTORS.forged", "$KV.CONFIG.prod.a.KEY", "$KV.SECRETS.prod.a.KEY", "$KV.DISCOVERY.prod.a", "$KV.NOTIFY.forged", "$KV.TRIES.build.x", "$KV.ASIDE.build.x", "$KV.TRIES.vet.x", "$KV.ASIDE.vet.x", "$KV.TRIES.edge.x",
 		"put.build.log.build.x", "put.gateway.$KV.ACTORS.x", "put.watch.timer.set.x", "command.forged.x", "edge.drain", "ledger.seal", "_INBOX.x.y", "_R_.x.y", "$JS.FC.EVENTS_1.build.x", "$JSC.R.x", "$JS.M.EVENTS_1.x", "$NRG.P.S-R3F-x", "$NRG.V.x",
 		"$SYS.REQ.SERVER.PING", "$SYS.REQ.SERVER.PING.JSZ", "$SYS.REQ.ACCOUNT.BUS.CONNZ", "$SYS.REQ.ACCOUNT.PING.SUBSZ", "$SYS.REQ.SERVER.RELOAD", "$SYS.REQ.USER.INFO.x",
 		"$SYS.ACCOUNT.BUS.CONNECT", "$SYS.REQ.CLAIMS.UPDATE", "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.EVENTS_1.build", "$JS.EVENT.ADVISORY.API", "$JS.EVENT.METRIC.CONSUMER.ACK.EVENTS_1.build")
@@ -440,7 +443,7 @@ var apiVerbs = []string{
 	"CONSUMER.PEER.EVACUATE.EVENTS_1.build", "CONSUMER.MSG.NEXT.EVENTS_1.build", "CONSUMER.MSG.NEXT.EVENTS_1.vet", "CONSUMER.MSG.NEXT.EVENTS_1.promote",
 	"CONSUMER.MSG.NEXT.EVENTS_1.verify", "CONSUMER.MSG.NEXT.TIMERS.timers", "META.LEADER.STEPDOWN", "META.RESCUE", "SERVER.REMOVE", "SERVER.EVACUATE",
 	"ACCOUNT.PURGE.BUS", "ACCOUNT.STREAM.MOVE.BUS.EVENTS_1", "ACCOUNT.STREAM.CANCEL_MOVE.BUS.EVENTS_1", "DIRECT.GET.KV_SECRETS", "DIRECT.GET.KV_ACTORS",
-	"DIRECT.GET.KV_CONFIG", "DIRECT.GET.KV_NOTIFY", "DIRECT.GET.LOGS", "DIRECT.GET.TIMERS",
+	"DIRECT.GET.KV_CONFIG", "STREAM.PURGE.ADVISORIES", "CONSUMER.MSG.NEXT.ADVISORIES.advisories", "DIRECT.GET.KV_NOTIFY", "DIRECT.GET.LOGS", "DIRECT.GET.TIMERS",
 }
 
 // Goes fails the test where something no longer works after an attack: events of every kind of right, a
