@@ -3,6 +3,7 @@ package proof
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -99,6 +100,14 @@ func Verify(data []byte, t Terms) Verdict {
 	return c.verdict
 }
 
+// reason is why a stored message is none to be believed, without its place, which a fault names anyway.
+func reason(err error) string {
+	if _, why, found := strings.Cut(err.Error(), ledger.ErrSetAside.Error()+": "); found {
+		return why
+	}
+	return err.Error()
+}
+
 // locate returns the first event that is shown and that nobody signed as it stands, or nil: where the whole
 // does not add up, it says which part was changed.
 func (c *checker) locate() *Fault {
@@ -107,7 +116,7 @@ func (c *checker) locate() *Fault {
 		if err == nil {
 			return nil
 		}
-		f := &Fault{Seq: m.Seq, Why: err.Error()}
+		f := &Fault{Seq: m.Seq, Why: reason(err)}
 		if s, err := events.ParseSubject(m.Subject); err == nil {
 			f.Subject = nameOf(s)
 		}
@@ -380,7 +389,7 @@ func (c *checker) signatures() *Fault {
 	open := func(m ledger.Stored, into *[]ledger.Record) *Fault {
 		r, err := m.Record(c.terms.Trust)
 		if err != nil {
-			return &Fault{Seq: m.Seq, Subject: m.Subject, Why: err.Error()}
+			return &Fault{Seq: m.Seq, Subject: m.Subject, Why: reason(err)}
 		}
 		if t := r.Event.Body.Type(); t.Subject() != r.Subject.Subject || t.Predicate() != r.Subject.Predicate {
 			return about(r, "it holds an event of type %s", t)
