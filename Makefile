@@ -79,7 +79,7 @@ FUZZTIME ?= 1m
 
 .PHONY: fuzz
 fuzz: ## Fuzz what reads events, subjects, signatures and envelopes, FUZZTIME (1m) each; what it finds is kept in testdata/fuzz
-	@grep -rl --include=*_test.go '^func Fuzz' events pkg | xargs -n1 dirname | sort -u | while read -r dir; do \
+	@grep -rl --include=*_test.go '^func Fuzz' events pkg services | xargs -n1 dirname | sort -u | while read -r dir; do \
 	  for target in $$(grep -ho '^func Fuzz[A-Za-z]*' $$dir/*_test.go | cut -d' ' -f2); do \
 	    echo "$$dir $$target"; go test ./$$dir -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) || exit 1; \
 	  done; \
