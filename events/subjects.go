@@ -66,6 +66,9 @@ func BotOf(subject string) (Slug, error) {
 	return ParseSlug(bot)
 }
 
+// StateSubject is the gateway's request to a service to check or rebuild its projection of the ledger.
+func StateSubject(service Writer) string { return "state." + string(service) }
+
 // StreamName returns the name of the stream that holds an epoch.
 func StreamName(epoch int) string { return StreamPrefix + strconv.Itoa(epoch) }
 

@@ -106,6 +106,27 @@ func (t Table) Publish(ctx context.Context, p Place, e Entry) error {
 	}
 }
 
+// List returns every entry, by place.
+func (t Table) List(ctx context.Context) (map[Place]Entry, error) {
+	entries, err := t.bucket.List(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	all := map[Place]Entry{}
+	for _, b := range entries {
+		env, app, _ := strings.Cut(b.Key, ".")
+		var e Entry
+		if err := json.Unmarshal(b.Value, &e); err != nil {
+			return nil, fmt.Errorf("entry %s is unreadable: %w", b.Key, err)
+		}
+		all[Place{events.Slug(env), events.Slug(app)}] = e
+	}
+	return all, nil
+}
+
+// Clear throws an entry away, for whoever will write it anew. An edge that runs keeps sending requests where it did.
+func (t Table) Clear(ctx context.Context, p Place) error { return t.bucket.Delete(ctx, p.key()) }
+
 // Watch hands every entry to apply, first those that are there, then each that is written, until ctx ends.
 // What apply was told last of a place is the truth. synced is called once after the first pass. Entries
 // that cannot be read go to unreadable and change nothing. A bus that is away is waited for.

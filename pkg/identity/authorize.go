@@ -47,6 +47,7 @@ const (
 	SetSecret    Verb = "set-secret"    // write or delete a secret
 	Relay        Verb = "relay"         // pass on the command of another actor, who is authorised by itself
 	ManageActors Verb = "manage-actors" // roles, tokens, erasure
+	Rebuild      Verb = "rebuild"       // make what follows from the ledger anew, or prove that it does
 )
 
 // Object is what the verb is about. Empty fields mean everything of their kind.
@@ -90,6 +91,7 @@ var allowed = map[Verb][]string{
 	SetSecret:    {RoleOperator, RoleDeveloper},
 	Relay:        {RoleBot},
 	ManageActors: {},
+	Rebuild:      {RoleOperator},
 }
 
 // Verbs returns every verb, sorted.

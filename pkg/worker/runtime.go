@@ -64,6 +64,7 @@ type Runtime struct {
 	state     string // the folder of the snapshot; empty: none
 	kept      kept
 	notes     *notes
+	upkeep    upkeep
 	following sync.WaitGroup
 	stop      context.CancelCauseFunc
 	broken    context.Context // ends when following does, with the cause
@@ -100,8 +101,10 @@ func Open(ctx context.Context, o Options) (*Runtime, error) {
 	rt.following.Go(func() { rt.notes.keepAsides(rt.broken) })
 	select {
 	case <-client.CaughtUp():
-		rt.following.Go(rt.keepSnapshots)
-		return rt, nil
+		if err = rt.answerState(); err == nil {
+			rt.following.Go(rt.keepSnapshots)
+			return rt, nil
+		}
 	case <-rt.broken.Done():
 		err = context.Cause(rt.broken)
 	case <-ctx.Done():
@@ -113,6 +116,8 @@ func Open(ctx context.Context, o Options) (*Runtime, error) {
 
 func (rt *Runtime) follow() {
 	err := rt.Ledger.Follow(rt.broken, func(r ledger.Record) error {
+		rt.upkeep.applying.Lock()
+		defer rt.upkeep.applying.Unlock()
 		if err := rt.Fold.Apply(r); err != nil {
 			rt.Logger.Error("event contradicts the contract", "seq", r.Seq, "subject", r.Subject.String(), "err", err)
 		}
@@ -126,7 +131,9 @@ func (rt *Runtime) follow() {
 
 // passOver moves the fold past a message that was set aside, so that nobody waits for it, and has it noted.
 func (rt *Runtime) passOver(a ledger.Aside) {
+	rt.upkeep.applying.Lock()
 	rt.Fold.Skip(a.Seq)
+	rt.upkeep.applying.Unlock()
 	rt.notes.passedOver(a)
 }
 

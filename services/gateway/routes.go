@@ -72,6 +72,7 @@ func routes() []route {
 		{pattern: "GET /v1/audit/coverage/{env}", verb: identity.Audit, do: doCoverage},
 		{pattern: "GET /v1/audit/checkpoint", verb: identity.Read, do: doCheckpoint},
 		{pattern: "GET /v1/audit/export", verb: identity.Read, do: doExport},
+		{pattern: "POST /v1/rebuild", verb: identity.Rebuild, do: doRebuild},
 		{pattern: "GET /v1/doctor", verb: identity.Read, do: doDoctor},
 
 		{pattern: "GET /git/{repository}/info/refs", about: aboutGit, do: doGit},

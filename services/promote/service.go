@@ -91,6 +91,7 @@ func (s *Service) Run(ctx context.Context) error {
 		}
 		defer quiet()
 	}
+	s.rt.OnRebuild(s.rebuildTable)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var looking sync.WaitGroup
@@ -222,6 +223,37 @@ func stepErrors(err error) []*StepError {
 	}
 	return nil
 }
+
+// rebuildTable throws the table of what gets traffic away, which is a projection of the ledger, and writes it anew:
+// slots, digests and instances as the ledger has them, addresses as the engines do. An edge that runs sends requests
+// on where it did meanwhile.
+func (s *Service) rebuildTable(ctx context.Context) error {
+	table := discovery.Open(s.rt.Ledger)
+	entries, err := table.List(ctx)
+	for p := range entries {
+		if err == nil {
+			err = table.Clear(ctx, p)
+		}
+		for err == nil && !s.promoter.turns.forgetSwitch(Place{p.App, p.Env}) {
+			select {
+			case <-time.After(turnPause):
+			case <-ctx.Done():
+				err = context.Cause(ctx)
+			}
+		}
+	}
+	if err == nil {
+		err = s.settleAll(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("rebuilding the table of what gets traffic: %w", err)
+	}
+	s.healAll(ctx)
+	return nil
+}
+
+// turnPause is the pause after which it is looked again whether a place is free.
+const turnPause = 20 * time.Millisecond
 
 // lookAround looks at everything when the service starts, and then every LookEvery: the ledger may say
 // what nobody has carried out, and engines may have lost what was.

@@ -85,3 +85,17 @@ func (t *turns) drop(p Place) {
 	defer t.mu.Unlock()
 	t.places[p].busy = false
 }
+
+// forgetSwitch has the traffic of a place looked after anew. It is false while somebody is at work there.
+func (t *turns) forgetSwitch(p Place) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	at := t.places[p]
+	if at != nil && at.busy {
+		return false
+	}
+	if at != nil {
+		at.switched = 0
+	}
+	return true
+}

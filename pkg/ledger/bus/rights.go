@@ -36,6 +36,12 @@ var between = []struct {
 	{events.DrainSubject, events.Promote, events.Edge},
 	{events.InventorySubject, events.Gateway, events.Promote},
 	{events.LinkSubject, events.Notify, events.Gateway},
+	{events.StateSubject(events.Build), events.Gateway, events.Build},
+	{events.StateSubject(events.Vet), events.Gateway, events.Vet},
+	{events.StateSubject(events.Promote), events.Gateway, events.Promote},
+	{events.StateSubject(events.Verify), events.Gateway, events.Verify},
+	{events.StateSubject(events.Watch), events.Gateway, events.Watch},
+	{events.StateSubject(events.Notify), events.Gateway, events.Notify},
 }
 
 // botAccount returns the name of a bot's account. It can send requests on its own subjects and hear their answers,
@@ -99,6 +105,7 @@ func grants(service events.Writer, epoch int) []grant {
 	switch service {
 	case events.Gateway:
 		g = append(g,
+			grant{subject: events.StateSubject(events.Ledger)},
 			grant{subject: ownAPI + "DIRECT.GET." + events.LogStream, many: true},
 			grant{subject: "live.log.>", stream: true},
 			grant{subject: events.SealStatusSubject},
@@ -159,7 +166,7 @@ func ownerRights(service events.Writer, epoch int) (publish, subscribe []string)
 				"log.>", "$KV.>", "timer.set.>",
 				ownAPI + "DIRECT.GET.KV_" + events.BucketAside,
 			}, []string{
-				"append.>", "put.>", "_INBOX.>", events.LiveSubjects, "seal.*",
+				"append.>", "put.>", "_INBOX.>", events.LiveSubjects, "seal.*", events.StateSubject(events.Ledger),
 			}
 	}
 	return []string{

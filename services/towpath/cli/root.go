@@ -52,7 +52,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 refused, 5 timed out
 		p.cancelCommand(), p.holdCommand(), p.resumeCommand())
 	add(groupSettings, p.configCommand(), p.secretCommand())
 	add(groupOperate, p.witnessCommand())
-	add(groupOperate, p.doctorCommand(), p.backupCommand(), p.restoreCommand(), p.actorCommand(), p.keysCommand(), p.busCommand(), p.versionCommand())
+	add(groupOperate, p.doctorCommand(), p.rebuildCommand(), p.backupCommand(), p.restoreCommand(), p.actorCommand(), p.keysCommand(), p.busCommand(), p.versionCommand())
 	root.AddCommand(p.demoCommand(), p.credentialCommand(), p.hookCommand())
 	root.SetHelpCommandGroupID(groupOperate)
 	root.SetCompletionCommandGroupID(groupOperate)
