@@ -192,10 +192,11 @@ func TestOneSeedOneSchedule(t *testing.T) {
 		}
 		return strings.Join(text, "\n")
 	}
-	if schedule(7) != schedule(7) {
+	first, again := schedule(7), schedule(7)
+	if first != again {
 		t.Error("one seed gives two schedules")
 	}
-	if schedule(7) == schedule(8) {
+	if first == schedule(8) {
 		t.Error("two seeds give one schedule")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -56,7 +57,7 @@ func newChat(t *testing.T) *chat {
 			}
 		}
 		data, err := io.ReadAll(r.Body)
-		if err = json.Unmarshal(data, &m); err != nil || r.URL.Path != "/"+secret {
+		if err = errors.Join(err, json.Unmarshal(data, &m)); err != nil || r.URL.Path != "/"+secret {
 			t.Errorf("%s got %s: %v", r.URL.Path, data, err)
 		}
 		w.WriteHeader(c.status)

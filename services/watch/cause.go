@@ -67,7 +67,7 @@ var (
 const firstChosenPort = 32768
 
 func differs(run *fold.Run, word string) bool {
-	core := strings.Trim(word, opening+closing)
+	core := strings.TrimRight(strings.TrimLeft(word, opening), closing)
 	if duration.MatchString(core) || strings.Contains(core, "->") || named(run.App, word) {
 		return true
 	}
