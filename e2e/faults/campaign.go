@@ -63,12 +63,11 @@ type campaign struct {
 	deaths  []death
 	strange []string // processes that ended by themselves
 
-	stop   chan struct{} // closed: no more changes
-	mu     sync.Mutex
-	asked  []asked
-	broken []error
-	// replayed counts the stages that were given up because too many processes died over them.
-	replayed int
+	stop     chan struct{} // closed: no more changes
+	mu       sync.Mutex
+	asked    []asked
+	broken   []error
+	replayed []string // stages that an operator had to replay, and why
 }
 
 // run starts a system, troubles it, and judges what it left behind.
@@ -190,7 +189,7 @@ func (c *campaign) work(a application, folder string) {
 			err = fmt.Errorf("change %d of %s became run %d", n, a.name, number)
 		}
 		if err == nil {
-			one.status, err = c.outcome(ctx, a.name, n)
+			one.status, err = c.outcome(ctx, a.name, n, b)
 		}
 		c.mu.Lock()
 		c.asked = append(c.asked, one)
@@ -202,17 +201,21 @@ func (c *campaign) work(a application, folder string) {
 	}
 }
 
-// outcome waits for a run's end. Where it is stuck because its workers were killed too often over the same message, an
-// operator replays it.
-func (c *campaign) outcome(ctx context.Context, app string, run int) (string, error) {
-	for {
+// maxReplays is how often an operator replays one run.
+const maxReplays = 5
+
+// outcome waits for a run's end. A message over which too many processes died, or whose tries were used up by services
+// that were not there yet, is given up, and its stage is stuck: an operator replays it. A release command that fails is
+// stuck by its own fault, and stays so.
+func (c *campaign) outcome(ctx context.Context, app string, run int, b behaviour) (string, error) {
+	for n := 0; ; n++ {
 		v, err := c.gateway.ended(ctx, app, run, endBound)
-		stage, env, found := v.deadlyStage()
-		if err != nil || !found {
+		stage, env, why, stuck := v.stuck()
+		if err != nil || v.Status != "stuck" || !stuck || n == maxReplays || b == badRelease && strings.Contains(why, "release command") {
 			return v.Status, err
 		}
 		c.mu.Lock()
-		c.replayed++
+		c.replayed = append(c.replayed, fmt.Sprintf("%s/%d %s %s: %s", app, run, stage, env, why))
 		c.mu.Unlock()
 		if err := c.gateway.replay(ctx, app, run, stage, env); err != nil {
 			return "", err
@@ -401,7 +404,7 @@ func (c *campaign) judge() {
 	if len(c.deaths) == 0 || len(c.trail.all) == 0 {
 		c.t.Error("nobody died or nobody passed a boundary: nothing was tried")
 	}
-	c.t.Logf("\n%s", report(c.o, c.deaths, resumed, len(c.asked), c.replayed, len(h.records), faults, time.Since(c.began)))
+	c.t.Logf("\n%s", report(c.o, c.deaths, resumed, len(c.asked), len(h.records), c.replayed, faults, time.Since(c.began)))
 }
 
 // history gathers what there is to judge.

@@ -99,17 +99,14 @@ type view struct {
 	Stages         []struct{ Stage, Env, Status, Detail string }
 }
 
-// deadly is what is said of a message that no process has survived. In a campaign that is an accident.
-const deadly = "the service ended each time it worked on this"
-
-// deadlyStage is the stage at which the run is stuck because its workers died there too often.
-func (v view) deadlyStage() (stage, env string, found bool) {
+// stuck is the stage at which the run is stuck, and why.
+func (v view) stuck() (stage, env, why string, found bool) {
 	for _, s := range v.Stages {
-		if s.Status == "stuck" && strings.Contains(s.Detail+v.Detail, deadly) {
-			return s.Stage, s.Env, true
+		if s.Status == "stuck" {
+			return s.Stage, s.Env, s.Detail, true
 		}
 	}
-	return "", "", false
+	return "", "", "", false
 }
 
 // replay does what an operator does about a stage that is stuck.

@@ -11,7 +11,7 @@ import (
 )
 
 // report is a campaign as a table: who died where and how often, and what became of the runs.
-func report(o options, deaths []death, resumed []resumption, runs, replayed, records int, faults []fault, took time.Duration) string {
+func report(o options, deaths []death, resumed []resumption, runs, records int, replayed []string, faults []fault, took time.Duration) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s, seed %d: %d runs, %d events, %d deaths in %s (%.2f runs/s)\n", o.shape, o.seed, runs, records, len(deaths),
 		took.Round(time.Second), float64(runs)/took.Seconds())
@@ -61,7 +61,10 @@ func report(o options, deaths []death, resumed []resumption, runs, replayed, rec
 		count[f.kind]++
 	}
 	fmt.Fprintf(&text, "lost %d, doubled %d, contradictions %d, orphans %d\n", count[lost], count[doubled], count[contradiction], count[orphan])
-	fmt.Fprintf(&text, "stages replayed because every process that worked on them was killed: %d\n", replayed)
+	fmt.Fprintf(&text, "stages that an operator had to replay: %d\n", len(replayed))
+	for _, r := range replayed {
+		fmt.Fprintf(&text, "  %s\n", r)
+	}
 	var times []time.Duration
 	for _, r := range resumed {
 		times = append(times, r.after)
