@@ -35,6 +35,7 @@ type measurement struct {
 type options struct {
 	runs   int // how many whole runs, and as many scripted ones
 	events int // how many events for the ledger's parts
+	large  int // how many events a large ledger has
 }
 
 var measurements = []measurement{
@@ -46,7 +47,8 @@ var measurements = []measurement{
 func main() {
 	var o options
 	flag.IntVar(&o.runs, "runs", 5, "whole runs to carry to prod, after one that warms up")
-	flag.IntVar(&o.events, "events", 1000, "events to append for the handler's latency; ten times as many for the rebuild")
+	flag.IntVar(&o.events, "events", 1000, "events to append for the handler's latency and cost")
+	flag.IntVar(&o.large, "large", 100_000, "events of a large ledger; half as many for the rebuild")
 	only := flag.String("only", "", "measure these `parts` only, with commas between them: handler, rebuild, run")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
