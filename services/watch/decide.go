@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"towpath.dev/events"
-	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/policy"
 )
@@ -138,65 +137,6 @@ func stage(run *fold.Run, name string, env events.Slug, s fold.Stage, since time
 		run: run, stage: name, env: env, attempt: s.Attempt, nth: s.Reported + 1, since: since, at: since.Add(limit),
 		why: fmt.Sprintf("nothing has ended it within %s", limit), cause: "its deadline passed", overdue: true,
 	}}
-}
-
-// tried adds what the stage's worker noted of its tries: how many failed, and the last error.
-func (d due) tried(notes []ledger.Note) due {
-	if !d.overdue {
-		return d
-	}
-	for _, n := range notes {
-		if string(n.Service) != d.stage || !about(n, d) || n.Failed+n.Begun <= d.tries {
-			continue
-		}
-		d.tries = n.Failed + n.Begun
-		d.why = fmt.Sprintf("%s; tried %d times, the last error: %s", d.why, d.tries, n.Why)
-		d.cause += ": " + cause(d.run, n.Why)
-	}
-	return d
-}
-
-// about reports whether a note is about an event that the stage waits on.
-func about(n ledger.Note, d due) bool {
-	if n.App != d.run.App || n.Env != "" && n.Env != d.env {
-		return false
-	}
-	return n.Run == d.run.N || n.Event == d.run.StartEvent || n.Run == 0 && n.Env != ""
-}
-
-// halted returns the stage that waits for an event which the bus no longer delivers to a service; false
-// where no stage of a run does.
-func halted(a *fold.App, r ledger.Record, service events.Writer, deliveries int, p policy.Policy) (due, bool) {
-	run := a.Run(runOf(a, r))
-	if run == nil || run.Status().Ended() {
-		return due{}, false
-	}
-	for _, d := range current(a, run, p) {
-		if d.stage != string(service) || r.Subject.Env != "" && r.Subject.Env != d.env {
-			continue
-		}
-		d.at, d.tries = d.since, deliveries
-		d.cause = "the bus stopped to deliver the event that it waits for"
-		d.why = fmt.Sprintf("%s, after %d deliveries", d.cause, deliveries)
-		return d, true
-	}
-	return due{}, false
-}
-
-// runOf is the number of the run that an event is about; 0: none.
-func runOf(a *fold.App, r ledger.Record) int {
-	if r.Subject.Run > 0 {
-		return r.Subject.Run
-	}
-	for _, run := range a.Runs {
-		if run.StartEvent == r.Event.ID {
-			return run.N
-		}
-	}
-	if last := a.Env(r.Subject.Env).Last(); r.Event.Body.Type() == events.TypeSlotDecided && last != nil {
-		return last.Run
-	}
-	return 0
 }
 
 func later(a, b time.Time) time.Time {
