@@ -34,6 +34,7 @@ var rolesFor = map[identity.Verb][]string{
 	identity.Submit:       {identity.RoleOperator, identity.RoleDeveloper, identity.RoleBot},
 	identity.CreateApp:    {identity.RoleOperator, identity.RoleDeveloper},
 	identity.Hold:         {identity.RoleOperator},
+	identity.Rebuild:      {identity.RoleOperator},
 	identity.SetConfig:    {identity.RoleOperator, identity.RoleDeveloper},
 	identity.SetSecret:    {identity.RoleOperator, identity.RoleDeveloper},
 	identity.ManageActors: {},
