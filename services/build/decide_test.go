@@ -106,9 +106,10 @@ func TestDecideProperties(t *testing.T) {
 
 func TestWoken(t *testing.T) {
 	a := &fold.App{Name: "hello", Runs: []*fold.Run{
-		{App: "hello", N: 1, StartEvent: "one", Build: fold.Stage{Status: fold.Done, Outcome: events.Success}},
+		{App: "hello", N: 1, StartEvent: "one", Build: fold.Stage{Status: fold.Done, Outcome: events.Success, Concluded: true}},
 		{App: "hello", N: 2, StartEvent: "two", Build: fold.Stage{Status: fold.Pending}},
 		{App: "hello", N: 3, StartEvent: "three", Build: fold.Stage{Status: fold.Running}},
+		{App: "hello", N: 4, StartEvent: "four", Build: fold.Stage{Status: fold.Failed, Outcome: events.Failure}},
 	}}
 	command := func(verb string, run int) events.Body {
 		return &events.CommandReceived{Command: events.Command{Verb: verb, Run: run}}
@@ -124,7 +125,7 @@ func TestWoken(t *testing.T) {
 		"a replay":            {&events.ReplayRequested{Stage: fold.StageBuild}, "", 1, []int{1}},
 		"a replay of vet":     {&events.ReplayRequested{Stage: fold.StageVet}, "", 1, nil},
 		"a cancellation":      {command(events.VerbCancel, 3), "", 3, []int{3}},
-		"a resumption":        {command(events.VerbResume, 0), "", 0, []int{2, 3}},
+		"a resumption":        {command(events.VerbResume, 0), "", 0, []int{2, 3, 4}},
 		"an approval":         {command(events.VerbApprove, 3), "", 3, nil},
 		"another service's":   {&events.ArtifactPublished{}, "", 3, nil},
 	} {
