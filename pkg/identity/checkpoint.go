@@ -28,6 +28,9 @@ type PublicKey struct {
 // VerifyAt.
 func (k PublicKey) ValidAt(stored time.Time) error { return k.entry.valid(stored, storedSlack) }
 
+// MaySign says why the key may sign nothing new now.
+func (k PublicKey) MaySign(now time.Time) error { return k.entry.valid(now, 0) }
+
 // PublicKeys returns every key that a writer signs or signed with, retired ones too, by their ids.
 func (t *Trust) PublicKeys(w events.Writer) []PublicKey {
 	known, _ := t.file.fresh() // where the file cannot be read, what is known stays

@@ -186,6 +186,15 @@ func (t *Trust) VerifyPayloadNew(e dsse.Envelope, now time.Time) (payload []byte
 	return t.verifyPayload(e, func(k trustedKey) error { return k.valid(now, 0) })
 }
 
+// PresentKeys verifies payloads as Trust does, and takes only those of keys that may sign now: for a statement
+// that nothing else bears out, which whoever got hold of a retired key could have made today.
+type PresentKeys struct{ Trust *Trust }
+
+// VerifyPayload is Trust.VerifyPayloadNew at the time of the call.
+func (p PresentKeys) VerifyPayload(e dsse.Envelope) (payload []byte, writer string, err error) {
+	return p.Trust.VerifyPayloadNew(e, time.Now())
+}
+
 func (t *Trust) verifyPayload(e dsse.Envelope, accepted func(trustedKey) error) (payload []byte, writer string, err error) {
 	payload, err = e.DecodeB64Payload()
 	if err != nil {

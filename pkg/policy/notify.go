@@ -32,7 +32,10 @@ func (r reader) receivers(node *yaml.Node, key string) []Receiver {
 				}
 			},
 			"urlFile": func(n *yaml.Node, key string) {
-				one.URLFile = r.Matching(n, key, maxText, "an absolute path of a file that holds the address", filepath.IsAbs)
+				var ok bool
+				if one.URLFile, ok = r.Text(n, key, maxText); ok && !filepath.IsAbs(one.URLFile) {
+					r.Fault(n, key, "must be an absolute path of a file that holds the address", "", "") // it may be the address
+				}
 			},
 			"kinds": func(n *yaml.Node, key string) {
 				one.Kinds = nil

@@ -39,6 +39,7 @@ notify:
   - {name: kinds, url: "https://host/T0KEN", kinds: [everything]}
   - {name: none, url: "https://host/x", kinds: []}
   - {url: "https://host/x", token: x}
+  - {name: address, urlFile: "https://host/T0KEN"}
 `))
 	if err == nil {
 		t.Fatal("taken")

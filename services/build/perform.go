@@ -10,6 +10,7 @@ import (
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/engine"
+	"towpath.dev/pkg/identity"
 	"towpath.dev/pkg/pipeline"
 	"towpath.dev/pkg/policy"
 	"towpath.dev/pkg/registry"
@@ -49,7 +50,7 @@ type effects struct {
 	fleet    *engine.Fleet
 	registry *registry.Client
 	signer   provenance.Signer
-	trust    provenance.Verifier
+	trust    *identity.Trust
 
 	mu     sync.Mutex
 	target string // what the build engine builds for ("linux/amd64"), once it has been asked
@@ -112,7 +113,7 @@ func (x *effects) recognise(ctx context.Context, j job, r registry.Repository, i
 	if err != nil {
 		return product{}, false, err
 	}
-	statements, _, err := provenance.Find(ctx, x.registry, x.trust, r.At(digest))
+	statements, _, err := provenance.Find(ctx, x.registry, identity.PresentKeys{Trust: x.trust}, r.At(digest))
 	if err != nil {
 		return product{}, false, err
 	}

@@ -15,7 +15,7 @@ type commandLog struct {
 
 type remembered struct {
 	actor string
-	verb  string
+	order order // as it was sent
 	text  string
 	seq   uint64
 }

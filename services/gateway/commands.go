@@ -192,14 +192,14 @@ func (s *Service) record(ctx context.Context, by speaker, o order, d decision) (
 	if err != nil {
 		return answered{}, fmt.Errorf("recording the command: %w", err)
 	}
-	s.done.add(o.ID, remembered{by.actor.ID, o.Verb, d.text, record.Seq})
+	s.done.add(o.ID, remembered{by.actor.ID, o, d.text, record.Seq})
 	return answered{o.ID, d.text, record.Seq}, nil
 }
 
 // before finds the answer that the same order got before: in memory, or in the ledger. An order that was refused is
 // refused again.
 func (s *Service) before(ctx context.Context, by speaker, o order) (answer answered, done bool, err error) {
-	if r, ok := s.done.find(o.ID); ok && r.actor == by.actor.ID && r.verb == o.Verb {
+	if r, ok := s.done.find(o.ID); ok && r.actor == by.actor.ID && r.order == o {
 		return answered{o.ID, r.text, r.seq}, true, nil
 	}
 	for _, subject := range s.recordedUnder(o) {

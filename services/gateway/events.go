@@ -210,6 +210,9 @@ func (c *call) chooseActor(q *eventQuery, text string) error {
 	case text == "me":
 		q.actor = c.actor.ID
 	case strings.Contains(text, "@"):
+		if err := identity.Authorize(c.actor, identity.Audit, identity.Object{App: c.app}); err != nil {
+			return err // who is behind an id is not for everybody who reads events
+		}
 		all, err := c.s.actors.List(c.r.Context())
 		if err != nil {
 			return err
@@ -366,9 +369,9 @@ func (s *eventSender) form(ctx context.Context, r ledger.Record) any {
 	return line
 }
 
-// name is who an actor is, as long as the table knows.
+// name is who an actor is, as long as the table knows, for those who may ask that.
 func (s *eventSender) name(ctx context.Context, id string) string {
-	if id == "" {
+	if id == "" || identity.Authorize(s.call.actor, identity.Audit, identity.Object{}) != nil {
 		return ""
 	}
 	if name, ok := s.names[id]; ok {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"towpath.dev/events"
+	"towpath.dev/pkg/identity"
 )
 
 // lines asks for events and returns what came.
@@ -19,6 +20,21 @@ func (s *station) lines(t *testing.T, query string) []string {
 		t.Fatalf("%s: %d %s", query, status, answer)
 	}
 	return strings.FieldsFunc(answer, func(r rune) bool { return r == '\n' })
+}
+
+// Who is behind an actor's id is told to those who may audit, and to no bot.
+func TestEventsNameNobodyToBots(t *testing.T) {
+	s, _ := pushed(t)
+	if status, answer := s.ask(s.token, "GET", "/v1/events?last=1", nil); status != http.StatusOK || !strings.Contains(answer, "actorName") {
+		t.Fatalf("the administrator gets %d %s", status, answer)
+	}
+	bot := s.newToken(t, identity.KindBot, identity.RoleBot)
+	if status, answer := s.ask(bot, "GET", "/v1/events", nil); status != http.StatusOK || !strings.Contains(answer, `"actor"`) || strings.Contains(answer, "actorName") {
+		t.Errorf("a bot gets %d %s", status, answer)
+	}
+	if status, answer := s.ask(bot, "GET", "/v1/events?actor=nobody@example.org", nil); status != http.StatusForbidden {
+		t.Errorf("a bot that asks for an address gets %d %s", status, answer)
+	}
 }
 
 func TestEventQueries(t *testing.T) {

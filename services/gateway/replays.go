@@ -71,6 +71,7 @@ func (s *Service) replayOne(ctx context.Context, c fold.Command, target events.S
 	body := &events.ReplayRequested{
 		About: events.About{ID: id}, Stage: target.Stage, Environment: target.Environment, Attempt: target.Attempt,
 		Original: stage.LastEvent, Actor: c.Actor, Reason: c.Reason, Parent: c.ID,
+		Channel: c.Channel, Relay: c.Relay,
 	}
 	var links []events.Link
 	if body.Original != "" {

@@ -147,10 +147,14 @@ func (s *sealer) session(ctx context.Context) error {
 	if err := s.rt.Fold.Wait(ctx, 1); err != nil { // an empty ledger has no id yet
 		return err
 	}
+	defer func() {
+		if s.tree != nil {
+			s.tree.Close()
+		}
+	}()
 	if err := s.recover(ctx); err != nil {
 		return err
 	}
-	defer s.tree.Close()
 	ctx, stop := context.WithCancel(ctx)
 	var beside sync.WaitGroup
 	found, changed := make(chan error, 1), make(chan struct{}, 1)
@@ -382,6 +386,9 @@ func (s *sealer) look(m ledger.Stored) (checkpoint string, err error) {
 		return "", nil
 	}
 	r, err := m.Record(s.client.Trust())
+	if errors.As(err, new(*events.UnknownTypeError)) {
+		return "", fmt.Errorf("checkpoint %d (event %d) was written by a newer build, which has to seal: %w", subject.Attempt, m.Seq, err)
+	}
 	if err != nil {
 		return "", alarmed("event %d stands as a checkpoint and is none: %v", m.Seq, err)
 	}

@@ -3,7 +3,9 @@ package ledger_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -338,6 +340,54 @@ func watching(t *testing.T, l *ledgertest.Ledger, dir string) (url string, w *wi
 	server := httptest.NewServer(w.Handler())
 	t.Cleanup(func() { server.Close(); w.Close() })
 	return server.URL, w
+}
+
+// A key that was retired, perhaps because it was stolen, takes the witness nowhere, were it to what it saw before.
+func TestAWitnessRefusesARetiredKey(t *testing.T) {
+	l := ledgertest.Start(t)
+	dir := t.TempDir()
+	url, w := watching(t, l, dir)
+	s := start(t, l, ledger.Config{State: t.TempDir(), Every: time.Hour, Witness: url, WitnessKey: w.Key().String()})
+	create(t, l, "one")
+	seen := s.now()
+	s.stop()
+	state, err := os.ReadFile(filepath.Join(dir, witness.StateFile))
+	if err != nil || seen.Witnessed == nil {
+		t.Fatalf("nothing was witnessed: %+v, %v", seen, err)
+	}
+	lines := strings.SplitAfter(string(state), "\n")
+	note := strings.Join(lines[:len(lines)-2], "") // without the witness's own line
+	ask := func() (int, string) {
+		answer, err := http.Post(url+"/add-checkpoint", "text/plain", strings.NewReader(fmt.Sprintf("old %d\n\n%s", seen.Size, note)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		text, _ := io.ReadAll(answer.Body)
+		return answer.StatusCode, string(text)
+	}
+	if status, text := ask(); status != http.StatusOK {
+		t.Fatalf("before the rotation: %d %s", status, text)
+	}
+	if _, err := identity.Prepare(l.Keys, identity.Change{Identities: []string{"ledger"}, Now: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	if err := identity.Switch(l.Keys); err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(10 * time.Second); ; {
+		status, text := ask()
+		if status == http.StatusForbidden && strings.Contains(text, "retired") {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("10 s after the rotation: %d %s", status, text)
+		}
+	}
 }
 
 func TestAWitnessCosignsWhatExtends(t *testing.T) {

@@ -1,10 +1,14 @@
 package vet
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"towpath.dev/events"
+	"towpath.dev/pkg/identity"
 	"towpath.dev/pkg/policy"
 	"towpath.dev/pkg/registry/provenance"
 )
@@ -14,6 +18,29 @@ type origin struct {
 	app       events.Slug
 	commit    string // empty: not known, so any will do
 	elsewhere bool   // another CI built the image
+	// provenance is the digest of the statement that the ledger names; empty: none.
+	provenance string
+}
+
+// borneOut refuses what a retired key has stated, unless the ledger names the statement: whoever got hold of
+// the key could have stated it since.
+func borneOut(
+	genuine []provenance.Signed, refused []provenance.Refused, named string, keys []identity.PublicKey, now time.Time,
+) ([]provenance.Signed, []provenance.Refused) {
+	var good []provenance.Signed
+	for _, s := range genuine {
+		i := slices.IndexFunc(keys, func(k identity.PublicKey) bool { return k.ID == s.KeyID })
+		err := errors.New("its key is not build's")
+		if i >= 0 {
+			err = keys[i].MaySign(now)
+		}
+		if err == nil || string(s.Referrer.Digest) == named {
+			good = append(good, s)
+			continue
+		}
+		refused = append(refused, provenance.Refused{Referrer: s.Referrer, Why: err})
+	}
+	return good, refused
 }
 
 // originFindings judges what was stated about how the image was made. One genuine statement about the

@@ -15,6 +15,7 @@ import (
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 
 	"towpath.dev/events"
+	"towpath.dev/pkg/identity"
 	"towpath.dev/pkg/policy"
 	"towpath.dev/pkg/registry"
 	"towpath.dev/pkg/registry/provenance"
@@ -28,7 +29,7 @@ type effects struct {
 	limits   layers.Limits
 	registry *registry.Client
 	signer   provenance.Signer
-	trust    provenance.Verifier
+	trust    *identity.Trust
 	taker    *inventory.Taker
 	work     string // folder of this process
 }
@@ -90,6 +91,7 @@ func (x *effects) perform(ctx context.Context, j job, log io.Writer) (verdict, e
 	if err != nil {
 		return verdict{}, err
 	}
+	genuine, refused = borneOut(genuine, refused, j.origin.provenance, x.trust.PublicKeys(events.Build), time.Now())
 	report.App, report.Commit = j.origin.app, j.origin.commit
 	found = append(found, originFindings(j.origin, genuine, refused)...)
 	return x.attest(ctx, j, report.complete(found, j.policy, j.environments), earlier)
@@ -115,7 +117,7 @@ func (x *effects) recall(ctx context.Context, j job) (*known, error) {
 		if err != nil {
 			return nil, err
 		}
-		report, statement, err := ReadReport(x.trust, j.artifact, body)
+		report, statement, err := ReadReport(identity.PresentKeys{Trust: x.trust}, j.artifact, body)
 		if err != nil || report.Policy != j.policyDigest || report.Scanner != inventory.Version || report.Platform != x.cfg.Platform {
 			continue
 		}

@@ -375,3 +375,40 @@ func FuzzReadReport(f *testing.F) {
 		}
 	})
 }
+
+// What keys stated that have been retired since counts only where the ledger names it: they may have been stolen.
+func TestRetiredKeysVouchForNothing(t *testing.T) {
+	b := newBench(t)
+	a := b.push(program(t))
+	b.state(events.Build, a, commit)
+	j := jobFor(a, policy.Default().Policy)
+	first, _ := b.judge(j)
+	if rules(first.report) != "| pass pass pass" {
+		t.Fatalf("before: %s", rules(first.report))
+	}
+	named, _, err := provenance.Find(t.Context(), b.registry, b.trust, a)
+	if err != nil || len(named) != 1 {
+		t.Fatalf("%d statements: %v", len(named), err)
+	}
+	if _, err := identity.Prepare(b.keys, identity.Change{Identities: []string{"build", "vet"}, Now: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	if err := identity.Switch(b.keys); err != nil {
+		t.Fatal(err)
+	}
+	b.signer = b.signerOf(events.Vet)
+	if b.trust, err = identity.LoadTrust(b.keys + "/" + identity.TrustFile); err != nil {
+		t.Fatal(err)
+	}
+	second, log := b.judge(j)
+	if strings.Contains(log, "looked at before") || second.reused {
+		t.Errorf("a report of a retired key was taken for one\n%s", log)
+	}
+	if got := rules(second.report); !strings.HasPrefix(got, "provenance-forged") {
+		t.Errorf("a retired key's statement: %s", got)
+	}
+	j.origin.provenance = string(named[0].Referrer.Digest)
+	if third, log := b.judge(j); rules(third.report) != "| pass pass pass" || !strings.Contains(log, "looked at before") {
+		t.Errorf("the statement that the ledger names: %s\n%s", rules(third.report), log)
+	}
+}

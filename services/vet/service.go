@@ -285,7 +285,7 @@ func (s *Service) job(run *fold.Run) (job, error) {
 	}
 	return job{
 		artifact: repository.At(digest), policy: pinned, policyDigest: run.Policy, environments: environments(run),
-		origin: origin{app: run.App, commit: run.Start.SHA, elsewhere: run.Image},
+		origin: origin{app: run.App, commit: run.Start.SHA, elsewhere: run.Image, provenance: run.Artifact.Provenance},
 	}, nil
 }
 

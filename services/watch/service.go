@@ -115,13 +115,15 @@ func (s *Service) look(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
+	var failed []error // of one app; it keeps none of the others from being looked at
 	for _, a := range s.rt.Fold.Apps() {
 		if before := s.looked[a.Name]; before.seq == a.Seq && (before.next.IsZero() || now.Before(before.next)) {
 			continue
 		}
 		next, err := s.lookAt(ctx, a, now)
 		if err != nil {
-			return err
+			failed = append(failed, err)
+			continue
 		}
 		s.looked[a.Name] = looked{a.Seq, next}
 	}
@@ -130,20 +132,21 @@ func (s *Service) look(ctx context.Context) error {
 			delete(s.set, key)
 		}
 	}
-	return nil
+	return errors.Join(failed...)
 }
 
 // lookAt does look for one app and returns the earliest deadline to come; zero: none.
 func (s *Service) lookAt(ctx context.Context, a *fold.App, now time.Time) (next time.Time, err error) {
+	var failed []error
 	for _, d := range decide(a, s.pinned(a), s.rt.Platform.Policy) {
 		if err := s.act(ctx, d, now); err != nil {
-			return next, err
+			failed = append(failed, err)
 		}
 		if d.at.After(now) && (next.IsZero() || d.at.Before(next)) {
 			next = d.at
 		}
 	}
-	return next, nil
+	return next, errors.Join(failed...)
 }
 
 func (s *Service) act(ctx context.Context, d due, now time.Time) error {

@@ -21,6 +21,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -252,6 +253,10 @@ func (s *Service) decide(body io.Reader) (line string, err error) {
 	if err != nil {
 		return "", refusal{http.StatusForbidden, err.Error()}
 	}
+	now := time.Now()
+	if !slices.ContainsFunc(next.Keys, func(k identity.PublicKey) bool { return k.MaySign(now) == nil }) {
+		return "", refusal{http.StatusForbidden, "the ledger's key that signed it has been retired, or is not valid yet: copy trust.json here after a rotation"}
+	}
 	if len(next.Unknown) > 0 {
 		return "", refusal{http.StatusBadRequest, fmt.Sprintf("it is signed by %q too: send what the ledger signed", next.Unknown)}
 	}
@@ -262,7 +267,7 @@ func (s *Service) decide(body io.Reader) (line string, err error) {
 	if err := judge(last.Checkpoint, next.Checkpoint, old, proof); err != nil {
 		return "", err
 	}
-	line = seal.Cosign(s.cfg.Name, s.key, next.Checkpoint, time.Now())
+	line = seal.Cosign(s.cfg.Name, s.key, next.Checkpoint, now)
 	return line, keep(s.statePath(), []byte(next.Note+line))
 }
 
