@@ -3,12 +3,15 @@ package bus
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -16,11 +19,17 @@ import (
 
 // Server is a nats-server in this process. It serves as nats.InProcessConnProvider.
 type Server struct {
-	server *server.Server
-	cfg    Config
+	running atomic.Pointer[running]
 
-	mu   sync.Mutex
+	mu   sync.Mutex // of what changes the server
+	cfg  Config
 	text []byte // the configuration that it runs with
+}
+
+// running is the server between two starts, and what it said.
+type running struct {
+	*server.Server
+	log *serverLog
 }
 
 // startTimeout bounds the recovery of the streams from disk.
@@ -36,7 +45,18 @@ func Start(cfg Config) (*Server, error) {
 	if err := WriteConfig(&text, cfg); err != nil {
 		return nil, err
 	}
-	options, err := options(cfg, text.Bytes())
+	r, err := launch(cfg, text.Bytes())
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, text: text.Bytes()}
+	s.running.Store(r)
+	return s, nil
+}
+
+// launch starts a server with a configuration and waits until it takes connections.
+func launch(cfg Config, text []byte) (*running, error) {
+	options, err := options(cfg, text)
 	if err != nil {
 		return nil, fmt.Errorf("starting the bus: %w", err)
 	}
@@ -55,7 +75,7 @@ func Start(cfg Config) (*Server, error) {
 		s.Shutdown()
 		return nil, fmt.Errorf("starting the bus on %q with its streams in %s: %s", cfg.Listen, cfg.StoreDir, why)
 	}
-	return &Server{server: s, cfg: cfg, text: text.Bytes()}, nil
+	return &running{s, log}, nil
 }
 
 // options keeps a configuration as nats.conf and reads it as the server does.
@@ -95,7 +115,7 @@ func (s *Server) Reload() (changed bool, err error) {
 	for range 2 {
 		o, err := options(s.cfg, text.Bytes())
 		if err == nil {
-			err = s.server.ReloadOptions(o)
+			err = s.running.Load().ReloadOptions(o)
 		}
 		if err != nil {
 			return false, fmt.Errorf("changing the bus's configuration: %w", err)
@@ -108,8 +128,8 @@ func (s *Server) Reload() (changed bool, err error) {
 // lookEvery is how often KeepUp looks at the keys folder.
 const lookEvery = time.Second
 
-// KeepUp reloads the server when its keys folder changes, until ctx ends. What cannot be read leaves everything as it
-// was, and is said once.
+// KeepUp reloads the server when its keys folder changes, and starts it anew once there is room on a disk that was full,
+// until ctx ends. What cannot be read leaves everything as it was, and is said once.
 func (s *Server) KeepUp(ctx context.Context) {
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
@@ -119,6 +139,10 @@ func (s *Server) KeepUp(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+		}
+		if err := s.mend(); err != nil {
+			s.cfg.Logger.Error("the bus could not be started anew, and is tried again", "err", err)
+			continue
 		}
 		changed, err := s.Reload()
 		switch {
@@ -134,29 +158,76 @@ func (s *Server) KeepUp(ctx context.Context) {
 	}
 }
 
+// mend starts the server anew where the disk has refused one of its streams a write: such a stream takes nothing more
+// until then, also when there is room again. Connections break and come back; nothing that was acknowledged is lost.
+func (s *Server) mend() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	broken := s.running.Load()
+	if !broken.log.refused.Load() || room(s.cfg.StoreDir) != nil {
+		return nil
+	}
+	if address := broken.Addr(); address != nil {
+		s.cfg.Listen = address.String() // a port that was chosen stays
+	}
+	var text bytes.Buffer
+	if err := WriteConfig(&text, s.cfg); err != nil {
+		return err
+	}
+	broken.Shutdown()
+	broken.WaitForShutdown()
+	r, err := launch(s.cfg, text.Bytes())
+	if err != nil {
+		return err
+	}
+	s.text = text.Bytes()
+	s.running.Store(r)
+	s.cfg.Logger.Warn("the bus was started anew: the disk had refused a write, and takes them again", "store", s.cfg.StoreDir)
+	return nil
+}
+
+// roomNeeded is what a disk must take before it counts as having room, in bytes: a block of a stream.
+const roomNeeded = 8 << 20
+
+// room says why a folder's disk does not take a block.
+func room(folder string) error {
+	f, err := os.CreateTemp(folder, ".room-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(make([]byte, roomNeeded))
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
 // InProcessConn implements nats.InProcessConnProvider.
-func (s *Server) InProcessConn() (net.Conn, error) { return s.server.InProcessConn() }
+func (s *Server) InProcessConn() (net.Conn, error) { return s.running.Load().InProcessConn() }
 
 // URL returns the address for clients, or "" without a listener.
 func (s *Server) URL() string {
-	if s.server.Addr() == nil {
+	address := s.running.Load().Addr()
+	if address == nil {
 		return ""
 	}
-	return "nats://" + s.server.Addr().String()
+	return "nats://" + address.String()
 }
 
 // Shutdown closes all connections and returns once the streams are on disk.
 func (s *Server) Shutdown() {
-	s.server.Shutdown()
-	s.server.WaitForShutdown()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.running.Load()
+	r.Shutdown()
+	r.WaitForShutdown()
 }
 
 // serverLog hands the server's lines to slog, and keeps why it could not start. What the server calls a
 // notice is of interest only in detail.
 type serverLog struct {
-	logger *slog.Logger
-	mu     sync.Mutex
-	why    string
+	logger  *slog.Logger
+	refused atomic.Bool // the disk refused a stream a write
+	mu      sync.Mutex
+	why     string
 }
 
 func (l *serverLog) Noticef(format string, v ...any) {
@@ -166,6 +237,9 @@ func (l *serverLog) Warnf(format string, v ...any) {
 	l.logger.Warn("bus: " + fmt.Sprintf(format, v...))
 }
 func (l *serverLog) Errorf(format string, v ...any) {
+	if strings.Contains(format, "ritical write error") { // which the server tells nobody in another way
+		l.refused.Store(true)
+	}
 	l.logger.Error("bus: " + fmt.Sprintf(format, v...))
 }
 func (l *serverLog) Debugf(string, ...any) {}
