@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"towpath.dev/pkg/strictyaml"
 )
 
 // image is what a Dockerfile says about the containers of its last stage.
@@ -125,7 +127,7 @@ func (i *image) health(rest string) {
 	rest = strings.TrimSpace(healthFlags.ReplaceAllString(rest, ""))
 	kind, command, _ := strings.Cut(rest, " ")
 	command = strings.TrimSpace(command)
-	if !strings.EqualFold(kind, "CMD") || command == "" || len(command) > maxArgument || strings.ContainsFunc(command, unwritable) {
+	if !strings.EqualFold(kind, "CMD") || command == "" || len(command) > maxArgument || strings.ContainsFunc(command, strictyaml.Unwritable) {
 		return
 	}
 	if match := healthURL.FindStringSubmatch(i.expand(command)); match != nil && strings.Count(command, "://") == 1 {
@@ -138,7 +140,7 @@ func (i *image) health(rest string) {
 		}
 	}
 	if err := json.Unmarshal([]byte(command), &i.healthCommand); err == nil {
-		bad := func(argument string) bool { return strings.ContainsFunc(argument, unwritable) }
+		bad := func(argument string) bool { return strings.ContainsFunc(argument, strictyaml.Unwritable) }
 		if len(i.healthCommand) == 0 || i.healthCommand[0] == "" || len(i.healthCommand) > maxArguments ||
 			slices.ContainsFunc(i.healthCommand, bad) {
 			i.healthCommand = nil

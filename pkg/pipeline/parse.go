@@ -1,20 +1,17 @@
 package pipeline
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io"
 	"path"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
 
 	"towpath.dev/events"
+	"towpath.dev/pkg/strictyaml"
 )
 
 // Bounds of a definition.
@@ -48,9 +45,6 @@ const (
 var (
 	slugPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
 	keyPattern  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
-	yamlLine    = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
-	// yamlFromZero tells the errors in which the YAML reader counts lines from 0.
-	yamlFromZero = regexp.MustCompile(`^did not find expected (<|node content|'-' indicator|key|',')`)
 )
 
 const (
@@ -58,100 +52,33 @@ const (
 	keyRule  = "a name such as DATABASE_URL: letters, digits and underscores, not beginning with a digit, 1–128 long, and not beginning with TOWPATH_"
 )
 
-// Parse reads a towpath.yaml and applies the defaults. name is how errors call the file. Every error is a *Faults
-// with all that is wrong. Anchors, aliases, merge keys, tags and several documents in one file are refused, so
+// Parse reads a towpath.yaml and applies the defaults. name is how errors call the file. Every error is a
+// *strictyaml.Faults with all that is wrong. Anchors, aliases, merge keys, tags and several documents in one file are refused, so
 // that reading takes time and memory in proportion to the file, which may have MaxSize bytes.
 func Parse(name string, data []byte) (Definition, error) { return parse(name, data, MaxSize) }
 
 func parse(name string, data []byte, largest int) (Definition, error) {
-	r := &reader{file: name}
-	root := r.document(data, largest)
-	if len(r.faults) > 0 {
-		return Definition{}, &Faults{r.faults}
+	strict, root := strictyaml.Open(name, data, strictyaml.Limits{
+		Size: largest, Depth: maxDepth, Nodes: maxNodes, Empty: "`towpath init` writes one",
+	})
+	if err := strict.Err(); err != nil {
+		return Definition{}, err
 	}
+	r := reader{strict}
 	definition := r.definition(root)
-	if size := len(definition.Canonical()); size > maxCanonical && len(r.faults) == 0 {
-		r.fault(root, "", fmt.Sprintf("with its defaults the definition has %d bytes, allowed are %d", size, maxCanonical), "", "")
+	if err := r.Err(); err != nil {
+		return Definition{}, err
 	}
-	if len(r.faults) > 0 {
-		slices.SortStableFunc(r.faults, func(a, b Fault) int { return a.Line - b.Line })
-		return Definition{}, &Faults{r.faults}
+	if size := len(definition.Canonical()); size > maxCanonical {
+		r.Fault(root, "", fmt.Sprintf("with its defaults the definition has %d bytes, allowed are %d", size, maxCanonical), "", "")
 	}
-	return definition, nil
+	return definition, r.Err()
 }
 
-// document reads the one YAML document and refuses what could make it expand.
-func (r *reader) document(data []byte, largest int) *yaml.Node {
-	whole := &yaml.Node{Line: 1}
-	if len(data) > largest {
-		r.fault(whole, "", fmt.Sprintf("the file has %d bytes, allowed are %d", len(data), largest), "", "")
-		return nil
-	}
-	decoder := yaml.NewDecoder(bytes.NewReader(data))
-	var document, second yaml.Node
-	if err := decoder.Decode(&document); errors.Is(err, io.EOF) {
-		r.fault(whole, "", "the file is empty", "", "`towpath init` writes one")
-		return nil
-	} else if err != nil {
-		r.syntax(err)
-		return nil
-	}
-	if err := decoder.Decode(&second); err == nil {
-		r.fault(&second, "", "a second document begins here; the file must hold one", "", "remove the line ---")
-	} else if !errors.Is(err, io.EOF) {
-		r.syntax(err)
-	}
-	if document.Kind != yaml.DocumentNode || len(document.Content) != 1 {
-		r.fault(whole, "", "the file is empty", "", "`towpath init` writes one")
-		return nil
-	}
-	left := maxNodes
-	r.plain(document.Content[0], maxDepth, &left)
-	return document.Content[0]
-}
+// reader reads what a definition is made of, beyond what every strict YAML file is.
+type reader struct{ *strictyaml.Reader }
 
-// syntax turns the YAML reader's error into a fault on the line that it names.
-func (r *reader) syntax(err error) {
-	line, text := 1, err.Error()
-	if match := yamlLine.FindStringSubmatch(text); match != nil {
-		if n, convErr := strconv.Atoi(match[1]); convErr == nil {
-			line = n
-		}
-		text = match[2]
-		if match[1] != "" && yamlFromZero.MatchString(text) {
-			line++
-		}
-	}
-	hint := ""
-	if strings.Contains(text, "cannot start any token") {
-		hint = "YAML is indented with spaces, and texts that begin with @, ` or % need quotes"
-	}
-	r.fault(&yaml.Node{Line: line}, "", "not valid YAML: "+text, "", hint)
-}
-
-// plain refuses everything but plain mappings, lists and scalars, down to a depth and up to a number of nodes.
-func (r *reader) plain(node *yaml.Node, depth int, left *int) {
-	*left--
-	switch {
-	case *left == 0:
-		r.fault(node, "", "the file holds too many values", "", "")
-	case *left < 0:
-	case depth == 0:
-		r.fault(node, "", "nested too deeply", "", "")
-	case node.Kind == yaml.AliasNode:
-		r.fault(node, "", "aliases (*name) are not allowed", "*"+node.Value, "write the value out")
-	case node.Anchor != "":
-		r.fault(node, "", "anchors (&name) are not allowed", "&"+node.Anchor, "write the value out where it is needed")
-	case node.Style&yaml.TaggedStyle != 0:
-		r.fault(node, "", "tags are not allowed", node.Tag, "remove it")
-	default:
-		for _, child := range node.Content {
-			r.plain(child, depth-1, left)
-		}
-	}
-}
-
-func (r *reader) definition(root *yaml.Node) Definition {
+func (r reader) definition(root *yaml.Node) Definition {
 	d := Definition{
 		Branch:  DefaultBranch,
 		Build:   Build{Dockerfile: "Dockerfile", Context: ".", Timeout: DefaultBuildTimeout},
@@ -160,7 +87,7 @@ func (r *reader) definition(root *yaml.Node) Definition {
 	}
 	var given bool
 	var secrets, environments *yaml.Node
-	r.fields(root, "", map[string]func(*yaml.Node, string){
+	r.Fields(root, "", map[string]strictyaml.Field{
 		"app":          func(n *yaml.Node, k string) { given, d.App = true, r.slug(n, k) },
 		"branch":       func(n *yaml.Node, k string) { d.Branch = r.branch(n, k) },
 		"build":        func(n *yaml.Node, k string) { r.build(n, k, &d.Build) },
@@ -168,62 +95,62 @@ func (r *reader) definition(root *yaml.Node) Definition {
 		"release":      func(n *yaml.Node, k string) { d.Release = r.command(n, k) },
 		"config":       func(n *yaml.Node, k string) { d.Config = r.keyNames(n, k) },
 		"secrets":      func(n *yaml.Node, k string) { secrets, d.Secrets = n, r.keyNames(n, k) },
-		"onNewer":      func(n *yaml.Node, k string) { d.OnNewer = OnNewer(r.oneOf(n, k, string(Supersede), string(Queue))) },
+		"onNewer":      func(n *yaml.Node, k string) { d.OnNewer = OnNewer(r.OneOf(n, k, string(Supersede), string(Queue))) },
 		"environments": func(n *yaml.Node, k string) { environments = n },
 	})
 	if root.Kind != yaml.MappingNode {
 		return d
 	}
 	if !given {
-		r.fault(root, "app", "is missing; it must be "+slugRule, "", "")
+		r.Fault(root, "app", "is missing; it must be "+slugRule, "", "")
 	}
 	for i, name := range d.Secrets {
 		if name != "" && slices.Contains(d.Config, name) {
-			r.fault(secrets.Content[i], fmt.Sprintf("secrets[%d]", i), "is a configuration key as well; it must be one or the other", name, "")
+			r.Fault(secrets.Content[i], fmt.Sprintf("secrets[%d]", i), "is a configuration key as well; it must be one or the other", name, "")
 		}
 	}
 	if environments == nil {
-		r.fault(root, "environments", "is missing; it lists where the app runs, in order, such as [{name: dev}, {name: prod}]", "", "")
+		r.Fault(root, "environments", "is missing; it lists where the app runs, in order, such as [{name: dev}, {name: prod}]", "", "")
 		return d
 	}
-	r.items(environments, "environments", "environments", 1, MaxEnvironments, func(n *yaml.Node, k string) {
+	r.Items(environments, "environments", "environments", 1, MaxEnvironments, func(n *yaml.Node, k string) {
 		d.Environments = append(d.Environments, r.environment(n, k, *d.Service, d.Environments))
 	})
 	return d
 }
 
-func (r *reader) build(node *yaml.Node, key string, b *Build) {
-	r.fields(node, key, map[string]func(*yaml.Node, string){
+func (r reader) build(node *yaml.Node, key string, b *Build) {
+	r.Fields(node, key, map[string]strictyaml.Field{
 		"dockerfile": func(n *yaml.Node, k string) { b.Dockerfile = r.inside(n, k) },
 		"context":    func(n *yaml.Node, k string) { b.Context = r.inside(n, k) },
 		"target": func(n *yaml.Node, k string) {
-			b.Target = r.matching(n, k, maxText, "the name of a stage", func(s string) bool { return !strings.ContainsAny(s, " \t\n") })
+			b.Target = r.Matching(n, k, maxText, "the name of a stage", func(s string) bool { return !strings.ContainsAny(s, " \t\n") })
 		},
-		"timeout": func(n *yaml.Node, k string) { b.Timeout = r.duration(n, k, time.Second, maxBuildTime) },
+		"timeout": func(n *yaml.Node, k string) { b.Timeout = Duration(r.Duration(n, k, time.Second, maxBuildTime)) },
 		"args":    func(n *yaml.Node, k string) { b.Args = r.arguments(n, k) },
 	})
 	if b.Dockerfile == "." {
-		r.fault(node, join(key, "dockerfile"), "must name a file", ".", "")
+		r.Fault(node, key+".dockerfile", "must name a file", ".", "")
 	}
 }
 
 // arguments reads the build arguments, a mapping with free keys.
-func (r *reader) arguments(node *yaml.Node, key string) map[string]string {
+func (r reader) arguments(node *yaml.Node, key string) map[string]string {
 	if node.Kind != yaml.MappingNode || len(node.Content) > 2*maxKeys {
-		r.fault(node, key, fmt.Sprintf("must be a mapping of at most %d names to texts", maxKeys), describe(node), "")
+		r.Fault(node, key, fmt.Sprintf("must be a mapping of at most %d names to texts", maxKeys), strictyaml.Describe(node), "")
 		return nil
 	}
 	args := map[string]string{}
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		name, value := node.Content[i], node.Content[i+1]
 		if name.Kind != yaml.ScalarNode || !keyPattern.MatchString(name.Value) {
-			r.fault(name, key, "a build argument must be named with letters, digits and underscores", describe(name), "")
+			r.Fault(name, key, "a build argument must be named with letters, digits and underscores", strictyaml.Describe(name), "")
 			continue
 		}
 		if _, twice := args[name.Value]; twice {
-			r.fault(name, join(key, name.Value), "given twice", "", "keep one of them")
+			r.Fault(name, key+"."+name.Value, "given twice", "", "keep one of them")
 		}
-		args[name.Value], _ = r.text(value, join(key, name.Value), maxArgument)
+		args[name.Value], _ = r.Text(value, key+"."+name.Value, maxArgument)
 	}
 	if len(args) == 0 {
 		return nil
@@ -231,107 +158,125 @@ func (r *reader) arguments(node *yaml.Node, key string) map[string]string {
 	return args
 }
 
-func (r *reader) service(node *yaml.Node, key string, s *Service) {
+func (r reader) service(node *yaml.Node, key string, s *Service) {
 	health := node
-	r.fields(node, key, map[string]func(*yaml.Node, string){
-		"port":          func(n *yaml.Node, k string) { s.Port = r.integer(n, k, 1, 65535) },
+	r.Fields(node, key, map[string]strictyaml.Field{
+		"port":          func(n *yaml.Node, k string) { s.Port = r.Integer(n, k, 1, 65535) },
 		"health":        func(n *yaml.Node, k string) { health = n; s.Health = r.health(n, k) },
-		"replicas":      func(n *yaml.Node, k string) { s.Replicas = r.integer(n, k, 1, MaxReplicas) },
-		"healthTimeout": func(n *yaml.Node, k string) { s.HealthTimeout = r.duration(n, k, time.Second, maxWaitTime) },
-		"drainTimeout":  func(n *yaml.Node, k string) { s.DrainTimeout = r.duration(n, k, 0, maxWaitTime) },
+		"replicas":      func(n *yaml.Node, k string) { s.Replicas = r.Integer(n, k, 1, MaxReplicas) },
+		"healthTimeout": func(n *yaml.Node, k string) { s.HealthTimeout = Duration(r.Duration(n, k, time.Second, maxWaitTime)) },
+		"drainTimeout":  func(n *yaml.Node, k string) { s.DrainTimeout = Duration(r.Duration(n, k, 0, maxWaitTime)) },
 	})
 	if s.Port == 0 && s.Health.Path != "" {
-		r.fault(health, join(key, "health"), "a path needs service.port; a service without one is healthy by a command", s.Health.Path,
+		r.Fault(health, key+".health", "a path needs service.port; a service without one is healthy by a command", s.Health.Path,
 			"add port, or health: {command: [...]}")
 	}
 }
 
 // health reads a path, {path: …} or {command: […]}.
-func (r *reader) health(node *yaml.Node, key string) (h Health) {
+func (r reader) health(node *yaml.Node, key string) (h Health) {
 	if node.Kind == yaml.ScalarNode {
 		h.Path = r.urlPath(node, key)
 		return h
 	}
-	r.fields(node, key, map[string]func(*yaml.Node, string){
+	r.Fields(node, key, map[string]strictyaml.Field{
 		"path":    func(n *yaml.Node, k string) { h.Path = r.urlPath(n, k) },
 		"command": func(n *yaml.Node, k string) { h.Command = r.command(n, k) },
 	})
 	if h.Path != "" && h.Command != nil {
-		r.fault(node, key, "must be a path or a command, not both", "", "")
+		r.Fault(node, key, "must be a path or a command, not both", "", "")
 	}
 	return h
 }
 
-func (r *reader) environment(node *yaml.Node, key string, service Service, before []Environment) Environment {
+func (r reader) environment(node *yaml.Node, key string, service Service, before []Environment) Environment {
 	e := Environment{Replicas: service.Replicas}
 	var named bool
-	r.fields(node, key, map[string]func(*yaml.Node, string){
+	r.Fields(node, key, map[string]strictyaml.Field{
 		"name": func(n *yaml.Node, k string) {
 			named, e.Name = true, r.slug(n, k)
 			if slices.ContainsFunc(before, func(other Environment) bool { return other.Name == e.Name && e.Name != "" }) {
-				r.fault(n, k, "each environment may be named once", string(e.Name), "")
+				r.Fault(n, k, "each environment may be named once", string(e.Name), "")
 			}
 		},
-		"replicas":  func(n *yaml.Node, k string) { e.Replicas = r.integer(n, k, 1, MaxReplicas) },
-		"approvals": func(n *yaml.Node, k string) { e.Approvals = r.integer(n, k, 0, maxApprovals) },
+		"replicas":  func(n *yaml.Node, k string) { e.Replicas = r.Integer(n, k, 1, MaxReplicas) },
+		"approvals": func(n *yaml.Node, k string) { e.Approvals = r.Integer(n, k, 0, maxApprovals) },
 		"verify": func(n *yaml.Node, k string) {
-			r.items(n, k, "checks", 0, maxChecks, func(n *yaml.Node, k string) { e.Verify = append(e.Verify, r.check(n, k, service)) })
+			r.Items(n, k, "checks", 0, maxChecks, func(n *yaml.Node, k string) { e.Verify = append(e.Verify, r.check(n, k, service)) })
 		},
 	})
 	if node.Kind == yaml.MappingNode && !named {
-		r.fault(node, join(key, "name"), "is missing; it must be "+slugRule, "", "")
+		r.Fault(node, key+".name", "is missing; it must be "+slugRule, "", "")
 	}
 	return e
 }
 
-func (r *reader) check(node *yaml.Node, key string, service Service) Check {
+func (r reader) check(node *yaml.Node, key string, service Service) Check {
 	c := Check{Timeout: DefaultCheckTimeout}
 	given := 0
-	r.fields(node, key, map[string]func(*yaml.Node, string){
+	r.Fields(node, key, map[string]strictyaml.Field{
 		"http": func(n *yaml.Node, k string) {
 			given++
 			c.HTTP = r.httpCheck(n, k)
 			if service.Port == 0 {
-				r.fault(n, k, "an HTTP check needs service.port", "", "add port to service, or check with a command")
+				r.Fault(n, k, "an HTTP check needs service.port", "", "add port to service, or check with a command")
 			}
 		},
 		"command": func(n *yaml.Node, k string) { given, c.Command = given+1, r.command(n, k) },
-		"timeout": func(n *yaml.Node, k string) { c.Timeout = r.duration(n, k, time.Second, maxWaitTime) },
+		"timeout": func(n *yaml.Node, k string) { c.Timeout = Duration(r.Duration(n, k, time.Second, maxWaitTime)) },
 	})
 	if node.Kind == yaml.MappingNode && given != 1 {
-		r.fault(node, key, "must have exactly one of http and command", "", "")
+		r.Fault(node, key, "must have exactly one of http and command", "", "")
 	}
 	return c
 }
 
-func (r *reader) httpCheck(node *yaml.Node, key string) *HTTPCheck {
+func (r reader) httpCheck(node *yaml.Node, key string) *HTTPCheck {
 	h := &HTTPCheck{Path: "/", Status: 200}
 	if node.Kind == yaml.ScalarNode {
 		h.Path = r.urlPath(node, key)
 		return h
 	}
-	r.fields(node, key, map[string]func(*yaml.Node, string){
+	r.Fields(node, key, map[string]strictyaml.Field{
 		"path":     func(n *yaml.Node, k string) { h.Path = r.urlPath(n, k) },
-		"status":   func(n *yaml.Node, k string) { h.Status = r.integer(n, k, 100, 599) },
-		"contains": func(n *yaml.Node, k string) { h.Contains, _ = r.text(n, k, maxArgument) },
+		"status":   func(n *yaml.Node, k string) { h.Status = r.Integer(n, k, 100, 599) },
+		"contains": func(n *yaml.Node, k string) { h.Contains, _ = r.Text(n, k, maxArgument) },
 	})
 	return h
 }
 
-func (r *reader) slug(node *yaml.Node, key string) events.Slug {
-	return events.Slug(r.matching(node, key, maxText, slugRule, slugPattern.MatchString))
+// command reads a command and its arguments.
+func (r reader) command(node *yaml.Node, key string) []string {
+	if node.Kind == yaml.ScalarNode && node.Tag == "!!str" {
+		r.Fault(node, key, "must be a list of a command and its arguments; no shell is involved", node.Value,
+			`did you mean ["`+strictyaml.Shorten(strings.Join(strings.Fields(node.Value), `", "`))+`"]?`)
+		return nil
+	}
+	var command []string
+	r.Items(node, key, "texts (a command and its arguments)", 1, maxArguments, func(node *yaml.Node, key string) {
+		argument, ok := r.Text(node, key, maxArgument)
+		if ok && argument == "" && len(command) == 0 {
+			r.Fault(node, key, "must not be empty: it is the program that runs", "", "")
+		}
+		command = append(command, argument)
+	})
+	return command
 }
 
-func (r *reader) branch(node *yaml.Node, key string) string {
-	return r.matching(node, key, 200, "a branch's name such as main or release/2, without refs/heads/", validBranch)
+func (r reader) slug(node *yaml.Node, key string) events.Slug {
+	return events.Slug(r.Matching(node, key, maxText, slugRule, slugPattern.MatchString))
+}
+
+func (r reader) branch(node *yaml.Node, key string) string {
+	return r.Matching(node, key, 200, "a branch's name such as main or release/2, without refs/heads/", validBranch)
 }
 
 // keyNames reads the names of settings.
-func (r *reader) keyNames(node *yaml.Node, key string) (names []string) {
-	r.items(node, key, "names", 0, maxKeys, func(n *yaml.Node, k string) {
-		name := r.matching(n, k, maxText, keyRule, validKey)
+func (r reader) keyNames(node *yaml.Node, key string) (names []string) {
+	r.Items(node, key, "names", 0, maxKeys, func(n *yaml.Node, k string) {
+		name := r.Matching(n, k, maxText, keyRule, validKey)
 		if name != "" && slices.Contains(names, name) {
-			r.fault(n, k, "each name may be given once", name, "")
+			r.Fault(n, k, "each name may be given once", name, "")
 		}
 		names = append(names, name)
 	})
@@ -339,8 +284,8 @@ func (r *reader) keyNames(node *yaml.Node, key string) (names []string) {
 }
 
 // inside reads a path below the repository's root and cleans it.
-func (r *reader) inside(node *yaml.Node, key string) string {
-	value := r.matching(node, key, maxText, "a path inside the repository, with slashes, without .. at its front", func(s string) bool {
+func (r reader) inside(node *yaml.Node, key string) string {
+	value := r.Matching(node, key, maxText, "a path inside the repository, with slashes, without .. at its front", func(s string) bool {
 		clean := path.Clean(s)
 		return s != "" && !path.IsAbs(s) && clean != ".." && !strings.HasPrefix(clean, "../") && !strings.ContainsAny(s, "\\\n")
 	})
@@ -350,8 +295,8 @@ func (r *reader) inside(node *yaml.Node, key string) string {
 	return path.Clean(value)
 }
 
-func (r *reader) urlPath(node *yaml.Node, key string) string {
-	return r.matching(node, key, maxText, "a path that begins with /, such as /health", func(s string) bool {
+func (r reader) urlPath(node *yaml.Node, key string) string {
+	return r.Matching(node, key, maxText, "a path that begins with /, such as /health", func(s string) bool {
 		return strings.HasPrefix(s, "/") && !strings.HasPrefix(s, "//") && !strings.ContainsAny(s, " \t\n#\\")
 	})
 }

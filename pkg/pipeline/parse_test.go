@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"towpath.dev/pkg/strictyaml"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -97,7 +99,7 @@ func TestFaults(t *testing.T) {
 		{"branch", minimal + "branch: refs/heads/main\n", "branch: must be a branch's name"},
 		{"anchor", "app: &a hello\nenvironments: [{name: dev}]\n", `towpath.yaml:1: anchors (&name) are not allowed (got "&a"); write the value out where it is needed`},
 		{"alias", "app: hello\nconfig: &c [A]\nsecrets: *c\nenvironments: [{name: dev}]\n", `towpath.yaml:3: aliases (*name) are not allowed (got "*c"); write the value out`},
-		{"merge", minimal + "service:\n  <<: {port: 1}\n", "service.<<: unknown key"},
+		{"merge", minimal + "service:\n  <<: {port: 1}\n", "service: a key must be a plain word"},
 		{"tag", "app: !!binary aGVsbG8=\nenvironments: [{name: dev}]\n", "tags are not allowed"},
 		{"control character", "app: hello\nrelease: [\"a\\u0007\"]\nenvironments: [{name: dev}]\n", "release[0]: must not hold control characters"},
 		{"deep", "app: " + strings.Repeat("[", 40) + strings.Repeat("]", 40) + "\n", "nested too deeply"},
@@ -106,9 +108,9 @@ func TestFaults(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := Parse(FileName, []byte(c.text))
-			var faults *Faults
+			var faults *strictyaml.Faults
 			if !errors.As(err, &faults) {
-				t.Fatalf("got %v, want *Faults", err)
+				t.Fatalf("got %v, want *strictyaml.Faults", err)
 			}
 			if !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got  %s\nwant %s", err, c.want)
@@ -119,7 +121,7 @@ func TestFaults(t *testing.T) {
 
 func TestAllFaultsAtOnce(t *testing.T) {
 	_, err := Parse(FileName, []byte("app: Bad\nservice: {port: x, replicas: 0}\nfoo: 1\nenvironments: [{name: dev}, {nmae: qa}]\n"))
-	var faults *Faults
+	var faults *strictyaml.Faults
 	if !errors.As(err, &faults) {
 		t.Fatal(err)
 	}
@@ -202,7 +204,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		definition, err := Parse(FileName, data)
 		if err != nil {
-			var faults *Faults
+			var faults *strictyaml.Faults
 			if !errors.As(err, &faults) || len(faults.List) == 0 {
 				t.Fatalf("error without faults: %v", err)
 			}

@@ -23,6 +23,8 @@ type Limits struct {
 	Size  int // bytes
 	Depth int // nesting of mappings and lists
 	Nodes int // keys and values
+	// Empty is what to do about a file that holds nothing; it may be empty.
+	Empty string
 }
 
 // Reader turns YAML nodes into values and collects every fault on the way. Its methods return a usable
@@ -59,7 +61,7 @@ func (r *Reader) document(data []byte, limits Limits) *yaml.Node {
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	var document, second yaml.Node
 	if err := decoder.Decode(&document); errors.Is(err, io.EOF) {
-		r.Fault(whole, "", "the file is empty", "", "")
+		r.Fault(whole, "", "the file is empty", "", limits.Empty)
 		return nil
 	} else if err != nil {
 		r.syntax(err)
@@ -71,7 +73,7 @@ func (r *Reader) document(data []byte, limits Limits) *yaml.Node {
 		r.syntax(err)
 	}
 	if document.Kind != yaml.DocumentNode || len(document.Content) != 1 {
-		r.Fault(whole, "", "the file is empty", "", "")
+		r.Fault(whole, "", "the file is empty", "", limits.Empty)
 		return nil
 	}
 	left := limits.Nodes

@@ -93,7 +93,7 @@ func (r *Reader) Text(node *yaml.Node, key string, longest int) (string, bool) {
 		r.Fault(node, key, fmt.Sprintf("must be at most %d bytes", longest), node.Value, "")
 		return "", false
 	}
-	if strings.ContainsFunc(node.Value, unwritable) {
+	if strings.ContainsFunc(node.Value, Unwritable) {
 		r.Fault(node, key, "must not hold control characters", node.Value, "")
 		return "", false
 	}
@@ -248,8 +248,8 @@ func Describe(node *yaml.Node) string {
 	return node.Value
 }
 
-// unwritable tells characters that no YAML or JSON text of ours may hold.
-func unwritable(c rune) bool {
+// Unwritable tells characters that no YAML or JSON text of ours may hold.
+func Unwritable(c rune) bool {
 	switch {
 	case c == '\n' || c == '\t':
 		return false
