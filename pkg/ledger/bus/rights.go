@@ -64,6 +64,7 @@ var bucketRights = map[string]struct{ read, write []events.Writer }{
 	events.BucketActors:  {write: []events.Writer{events.Gateway}},
 	events.BucketConfig:  {write: []events.Writer{events.Gateway}, read: []events.Writer{events.Promote}},
 	events.BucketSecrets: {write: []events.Writer{events.Gateway}, read: []events.Writer{events.Promote}},
+	events.BucketPinned:  {write: []events.Writer{events.Gateway, events.Promote}},
 	events.BucketTries:   {read: []events.Writer{events.Gateway, events.Watch, events.Build, events.Vet, events.Promote, events.Verify}},
 	events.BucketAside: {read: []events.Writer{
 		events.Gateway, events.Watch, events.Build, events.Vet, events.Promote, events.Verify, events.Notify,
@@ -97,7 +98,7 @@ func grants(service events.Writer, epoch int) []grant {
 		}
 	}
 	for _, name := range []string{
-		events.BucketActors, events.BucketConfig, events.BucketDiscovery, events.BucketNotify, events.BucketSecrets, events.BucketTries,
+		events.BucketActors, events.BucketConfig, events.BucketDiscovery, events.BucketNotify, events.BucketPinned, events.BucketSecrets, events.BucketTries,
 		events.BucketAside,
 	} {
 		g = append(g, bucketGrants(service, name)...)

@@ -1,0 +1,71 @@
+package settings
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"sync"
+
+	"towpath.dev/events"
+	"towpath.dev/pkg/ledger"
+)
+
+// Archived is a Provider of configuration that remembers, in a bucket of the bus, every version that was read or
+// written through it, for a provider that forgets them: Consul keeps one value for each key. A deploy reads what it
+// pins, so what a rollback needs is there. Secrets are never archived.
+type Archived struct {
+	Provider
+	bucket *ledger.Bucket
+	kept   sync.Map // of what is known to be in the bucket, by key
+}
+
+// NewArchived returns the provider with an archive. It does no IO.
+func NewArchived(client *ledger.Client, forgetful Provider) *Archived {
+	return &Archived{Provider: forgetful, bucket: client.Bucket(events.BucketPinned)}
+}
+
+// Get implements Provider. A value that cannot be archived is not handed out.
+func (a *Archived) Get(ctx context.Context, p Place) (string, uint64, error) {
+	value, version, err := a.Provider.Get(ctx, p)
+	if err != nil {
+		return "", 0, err
+	}
+	return value, version, a.keep(ctx, p, value, version)
+}
+
+// Set implements Provider.
+func (a *Archived) Set(ctx context.Context, p Place, value string, expected *uint64) (uint64, error) {
+	version, err := a.Provider.Set(ctx, p, value, expected)
+	if err != nil {
+		return 0, err
+	}
+	return version, a.keep(ctx, p, value, version)
+}
+
+// GetAt implements Provider.
+func (a *Archived) GetAt(ctx context.Context, p Place, version uint64) (string, error) {
+	value, _, err := a.bucket.Get(ctx, archiveKey(p, version))
+	if !errors.Is(err, fs.ErrNotExist) {
+		return string(value), err
+	}
+	return a.Provider.GetAt(ctx, p, version)
+}
+
+func (a *Archived) keep(ctx context.Context, p Place, value string, version uint64) error {
+	key := archiveKey(p, version)
+	if _, known := a.kept.Load(key); known {
+		return nil
+	}
+	_, err := a.bucket.Create(ctx, key, []byte(value))
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("archiving version %d: %w", version, err)
+	}
+	a.kept.Store(key, true)
+	return nil
+}
+
+func archiveKey(p Place, version uint64) string {
+	return p.path() + "." + strconv.FormatUint(version, 10)
+}
