@@ -1,9 +1,9 @@
 // Package ledger is the way to the one log in which everything is decided: appending an event through
 // the door, following the log in order, and the logs, timers and buckets that live beside it.
 //
-// It guarantees that a record handed to a caller was signed by the writer that its subject names, that
-// records come in the order of their sequence, each once and none left out, and that an append is
-// answered only by the bus's acknowledgement or by an event that was read. It does not decide
+// It guarantees that a record handed to a caller was signed by the writer that its subject names, who may write
+// events of that type, that records come in the order of their sequence, each once and none left out, and that
+// an append is answered only by the bus's acknowledgement or by an event that was read. It does not decide
 // anything, and it keeps no state of runs: that is package fold.
 package ledger
 

@@ -145,6 +145,8 @@ func poison(t *testing.T, l *ledgertest.Ledger, insider *nats.Conn) {
 		t.Fatal(err)
 	}
 	unknown := []byte(`{"context":{"type":"dev.cdevents.future.thing.9.0.0"}}`)
+	not := events.AppSubject(1, "poison-4") // build's to write nothing of the kind, with its own key
+	not.Writer = events.Build
 	for name, c := range map[string]struct {
 		subject   string
 		body      []byte
@@ -153,6 +155,7 @@ func poison(t *testing.T, l *ledgertest.Ledger, insider *nats.Conn) {
 		"wrong-signer":  {events.AppSubject(1, "poison-1").String(), body, l.Client("build").Signer().Sign(events.AppSubject(1, "poison-1").String(), body)},
 		"moved":         {events.AppSubject(1, "poison-2").String(), body, gateway.Sign(s.String(), body)},
 		"unknown type":  {events.AppSubject(1, "poison-3").String(), unknown, gateway.Sign(events.AppSubject(1, "poison-3").String(), unknown)},
+		"no right":      {not.String(), body, l.Client("build").Signer().Sign(not.String(), body)},
 		"wrong subject": {"event.1.Bad", body, gateway.Sign("event.1.Bad", body)},
 	} {
 		m := nats.NewMsg(c.subject)

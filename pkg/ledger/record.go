@@ -43,7 +43,8 @@ func (r Record) ID() string {
 func idOf(first Hash) string { return hex.EncodeToString(first[:]) }
 
 // ErrSetAside is wrapped for a stored message that is no event this build can trust and read: a wrong
-// signature, a malformed body, a type that it does not know. It is passed over and never guessed at.
+// signature, a malformed body, a type that it does not know or that its writer may not write. It is passed over
+// and never guessed at.
 //
 // The time that an event gives itself is no reason: the door holds it to its clock, order comes from
 // sequences, and a reader that compared it to the bus's clock would set aside for good whatever was stored
@@ -149,6 +150,9 @@ func decoded(s stored, subject events.Subject, signature string) (Record, error)
 	}
 	if t := event.Body.Type(); t.Subject() != subject.Subject || t.Predicate() != subject.Predicate {
 		return Record{}, fmt.Errorf("event %d on %s %w: it is a %s", s.seq, s.subject, ErrSetAside, t)
+	}
+	if t := event.Body.Type(); !events.MayWrite(subject.Writer, t) {
+		return Record{}, fmt.Errorf("event %d on %s %w: %s may not write %s", s.seq, s.subject, ErrSetAside, subject.Writer, t)
 	}
 	return Record{Seq: s.seq, Time: s.time, Subject: subject, Event: event, Body: s.body, Signature: signature}, nil
 }

@@ -236,6 +236,17 @@ var tamperings = []tampering{
 		m.Subject = s.String()
 		return err == nil && changed
 	}},
+	{name: "ledger: an event comes from a service that may not write it", roles: true, stream: func(r *rand.Rand, w *world) bool {
+		m := &w.stored[w.ofRun(r, 2)]
+		s, err := events.ParseSubject(m.Subject)
+		e, unread := events.Decode(m.Body)
+		if s.Writer = events.Writers[r.IntN(len(events.Writers))]; err != nil || unread != nil || events.MayWrite(s.Writer, e.Body.Type()) {
+			return false
+		}
+		m.Subject = s.String()
+		m.Signature = w.signers[s.Writer].Sign(m.Subject, m.Body) // the genuine key of the wrong service
+		return true
+	}},
 	{name: "ledger: an approval is dropped", roles: true, stream: func(r *rand.Rand, w *world) bool {
 		w.drop(w.find("promotion.approved"))
 		return true

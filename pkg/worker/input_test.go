@@ -69,6 +69,10 @@ func badInputs(t *testing.T, l *ledgertest.Ledger) map[string]bad {
 			m.Data = ledgertest.Stored(t, gateway, s, e).Data
 			m.Header[identity.SignatureHeader] = []string{gateway.Sign(m.Subject, m.Data)}
 		}), "cannot be stored as command.received", "it is a dev.cdeventsx.towpath-app.created"},
+		"writer without the right": {made(build, func(m *nats.Msg) { // its own subject, its own key, a command that it may not give
+			m.Subject = strings.Replace(m.Subject, ".gateway.", ".build.", 1)
+			m.Header[identity.SignatureHeader] = []string{build.Sign(m.Subject, m.Data)}
+		}), "build may not write", "build may not write dev.cdeventsx.towpath-command.received"},
 		"bad JSON":               {signed(func(string) string { return "{" }), "malformed", "malformed"},
 		"no JSON":                {signed(func(string) string { return "\x00\xff" }), "malformed", "malformed"},
 		"empty":                  {signed(func(string) string { return "" }), "malformed", "malformed"},
@@ -91,14 +95,13 @@ func badInputs(t *testing.T, l *ledgertest.Ledger) map[string]bad {
 // TestTheDoorRefusesBadInput: each with a reason, and nothing is stored.
 func TestTheDoorRefusesBadInput(t *testing.T) {
 	l := ledgertest.Start(t)
-	c := l.Client("gateway")
 	for name, b := range badInputs(t, l) {
 		s, err := events.ParseSubject(b.message.Subject)
 		if err != nil {
 			t.Fatal(err)
 		}
 		b.message.Subject = s.AppendSubject()
-		reply, err := c.Conn().RequestMsg(b.message, 10*time.Second)
+		reply, err := l.Client(string(s.Writer)).Conn().RequestMsg(b.message, 10*time.Second)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -108,7 +111,7 @@ func TestTheDoorRefusesBadInput(t *testing.T) {
 			t.Errorf("%s: answered %s, want a refusal with %q", name, reply.Data, b.door)
 		}
 	}
-	if last, err := c.Read(t.Context(), 0, func(ledger.Record) error { return nil }); err != nil || last != 0 {
+	if last, err := l.Client("gateway").Read(t.Context(), 0, func(ledger.Record) error { return nil }); err != nil || last != 0 {
 		t.Errorf("%d events are stored: %v", last, err)
 	}
 }

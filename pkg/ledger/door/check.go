@@ -71,7 +71,7 @@ func checkEvent(subject events.Subject, e events.Event, h nats.Header) error {
 	if t.Subject() != subject.Subject || t.Predicate() != subject.Predicate {
 		return fmt.Errorf("an event of type %s cannot be stored as %s.%s", t, subject.Subject, subject.Predicate)
 	}
-	if !mayWrite(subject.Writer, t) {
+	if !events.MayWrite(subject.Writer, t) {
 		return fmt.Errorf("%s may not write %s", subject.Writer, t)
 	}
 	mirrored := e.Headers()

@@ -165,17 +165,6 @@ func (o office) signed(s events.Subject, body []byte) *nats.Msg {
 	return m
 }
 
-// TestEveryTypeHasAWriter keeps rights complete: a type that no writer may write cannot be stored.
-func TestEveryTypeHasAWriter(t *testing.T) {
-	for _, k := range events.Consumers {
-		for _, woken := range k.Wakes {
-			if len(rights[woken]) == 0 {
-				t.Errorf("%s wakes %s, and nobody may write it", woken, k.Durable)
-			}
-		}
-	}
-}
-
 // FuzzCheck signs whatever comes, so that the input reaches the decoder; what is admitted must be
 // storable as it is.
 func FuzzCheck(f *testing.F) {
