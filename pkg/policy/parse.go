@@ -82,7 +82,10 @@ func (r reader) platform(node *yaml.Node, p *Platform) {
 		"witness":  func(n *yaml.Node, key string) { r.witness(n, key, &p.Witness) },
 		"limits":   func(n *yaml.Node, key string) { r.limits(n, key, &p.Limits) },
 		"notify":   func(n *yaml.Node, key string) { p.Notify = r.receivers(n, key) },
-		"policy":   func(n *yaml.Node, key string) { r.policy(n, key, &p.Policy) },
+		"settings": func(n *yaml.Node, key string) {
+			r.environments(n, key, func(env events.Slug, n *yaml.Node, key string) { p.Settings[env] = r.stores(n, key) })
+		},
+		"policy": func(n *yaml.Node, key string) { r.policy(n, key, &p.Policy) },
 	})
 }
 

@@ -166,7 +166,7 @@ func TestLoadNamesTheFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := Load(path)
-	if err == nil || !strings.HasPrefix(err.Error(), path+":1: polici: unknown key; allowed: engines, limits, notify, policy, registry, witness; did you mean policy?") {
+	if err == nil || !strings.HasPrefix(err.Error(), path+":1: polici: unknown key; allowed: engines, limits, notify, policy, registry, settings, witness; did you mean policy?") {
 		t.Errorf("unknown key: %v", err)
 	}
 }

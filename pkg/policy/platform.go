@@ -30,6 +30,7 @@ type Platform struct {
 	Witness  Witness
 	Limits   Limits
 	Notify   []Receiver
+	Settings map[events.Slug]Stores // always has DefaultEnvironment
 	Policy   Policy
 }
 
@@ -139,6 +140,7 @@ func Default() *Platform {
 			Build:        Engine{Host: localEngine},
 			Environments: map[events.Slug]Engine{DefaultEnvironment: {Host: localEngine}},
 		},
+		Settings: map[events.Slug]Stores{DefaultEnvironment: {}},
 		Limits: Limits{
 			Build: BuildLimits{Timeout: 20 * time.Minute, Memory: 4 << 30, CPUs: 2, PIDs: 4096},
 			Push:  512 << 20,

@@ -12,6 +12,7 @@ import (
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/policy"
 )
 
 // MaxValue is the largest value of a setting, in bytes.
@@ -44,21 +45,24 @@ func Open(client *ledger.Client, key []byte) (*Store, error) {
 	return s, nil
 }
 
-// Use has an environment's settings of one kind kept by another provider than the embedded one. It is called before
-// the store is used.
+// Use has an environment's settings of one kind kept by p, or by the embedded provider where p is nil. Environments
+// for which it is not called are as policy.DefaultEnvironment is. It is called before the store is used.
 func (s *Store) Use(env events.Slug, kind Kind, p Provider) { s.external[kind][env] = p }
 
 func (s *Store) provider(env events.Slug, kind Kind) Provider {
-	if p, ok := s.external[kind][env]; ok {
-		return p
+	p, named := s.external[kind][env]
+	if !named {
+		p = s.external[kind][policy.DefaultEnvironment]
 	}
-	return s.embedded[kind]
+	if p == nil {
+		return s.embedded[kind]
+	}
+	return p
 }
 
 // External reports whether another provider than the embedded one keeps an environment's settings of one kind.
 func (s *Store) External(env events.Slug, kind Kind) bool {
-	_, ok := s.external[kind][env]
-	return ok
+	return s.provider(env, kind) != Provider(s.embedded[kind])
 }
 
 // SetConfig sets a configuration value and returns its version, which is the present one where the value is the
