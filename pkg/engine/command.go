@@ -10,6 +10,8 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/pkg/stdcopy"
+
+	"towpath.dev/pkg/pause"
 )
 
 // Result is how a command ended.
@@ -86,7 +88,7 @@ func (e *Engine) claimStart(ctx context.Context, c Container) (bool, error) {
 			if s.Status != "created" || s.ExitCode != 0 {
 				return false, nil
 			}
-			if err := pause(ctx, 50*time.Millisecond); err != nil {
+			if err := pause.For(ctx, 50*time.Millisecond); err != nil {
 				return false, err
 			}
 		}
@@ -148,20 +150,9 @@ func (e *Engine) await(ctx context.Context, id string, timeout time.Duration) (s
 		if s, err = e.Inspect(ctx, id); err != nil || !s.Running() {
 			return s, timedOut, err
 		}
-		if err := pause(ctx, 20*time.Millisecond); err != nil {
+		if err := pause.For(ctx, 20*time.Millisecond); err != nil {
 			return s, timedOut, err
 		}
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }
 

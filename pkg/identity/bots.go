@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"towpath.dev/events"
+	"towpath.dev/pkg/wholefile"
 )
 
 // botsFolder holds the public bus keys of bots, one file for each, in the installation's keys folder. The private
@@ -53,7 +54,7 @@ func AddBot(dir string, id events.Slug) (seed []byte, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("making a bus key of %s: %w", id, err)
 	}
-	if err := writeWhole(path, []byte(public+"\n"), 0o644); err != nil {
+	if err := wholefile.Write(path, []byte(public+"\n"), 0o644); err != nil {
 		return nil, fmt.Errorf("making a bus key of %s: %w", id, err)
 	}
 	return seed, nil

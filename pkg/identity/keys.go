@@ -24,6 +24,7 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"towpath.dev/events"
+	"towpath.dev/pkg/wholefile"
 )
 
 // IDs are the identities of an installation: one NATS account, NATS key and signing key each. The
@@ -90,22 +91,7 @@ func createOnce(path string, content func() ([]byte, error)) error {
 	if err != nil {
 		return err
 	}
-	return writeWhole(path, data, 0o600)
-}
-
-// writeWhole replaces path so that a reader, or a start after a crash, sees the old bytes or the new.
-func writeWhole(path string, data []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return wholefile.Write(path, data, 0o600)
 }
 
 func newBusSeed() ([]byte, error) {

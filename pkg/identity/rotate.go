@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"towpath.dev/events"
+	"towpath.dev/pkg/wholefile"
 )
 
 // Rotation is one identity's change of keys, as the list of trusted keys tells of it. It names keys and
@@ -113,7 +114,7 @@ func (c Change) prepare(dir, id string) (Rotation, ed25519.PublicKey, error) {
 			return Rotation{}, nil, err
 		}
 	}
-	return r, public, writeWhole(signingKeyFile(dir, id)+nextSuffix, text, 0o600)
+	return r, public, wholefile.Write(signingKeyFile(dir, id)+nextSuffix, text, 0o600)
 }
 
 func prepareBus(dir, id string, r *Rotation) error {
@@ -133,7 +134,7 @@ func prepareBus(dir, id string, r *Rotation) error {
 		return err
 	}
 	r.ReplacesBus = before.Public
-	return writeWhole(busKeyFile(dir, id)+nextSuffix, seed, 0o600)
+	return wholefile.Write(busKeyFile(dir, id)+nextSuffix, seed, 0o600)
 }
 
 func publicOf(text []byte) (ed25519.PublicKey, error) {

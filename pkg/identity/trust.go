@@ -14,6 +14,7 @@ import (
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 
 	"towpath.dev/events"
+	"towpath.dev/pkg/wholefile"
 )
 
 // Trust is the set of public keys that may sign, and as whom. It reads its file again when that changes,
@@ -138,7 +139,7 @@ func (f trustFile) write(path string) error {
 	if err != nil {
 		return err
 	}
-	return writeWhole(path, append(data, '\n'), 0o644)
+	return wholefile.Write(path, append(data, '\n'), 0o644)
 }
 
 // Verify checks a SignatureHeader's value over subject and body and returns the writer that the key

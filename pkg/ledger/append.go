@@ -12,6 +12,7 @@ import (
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/identity"
+	"towpath.dev/pkg/pause"
 )
 
 // Answer is what the door replies to an append: exactly one of Seq, Exists, Refused and Unknown is set, as
@@ -91,7 +92,7 @@ func (c *Client) Append(ctx context.Context, s events.Subject, e events.Event) (
 			request.Header[identity.SignatureHeader] = []string{r.Signature}
 		}
 		c.logger.Debug("append unanswered, asking again", "service", c.service, "subject", subject, "err", err)
-		if stop := pause(ctx, pauseFor); stop != nil || errors.Is(err, nats.ErrConnectionClosed) {
+		if stop := pause.For(ctx, pauseFor); stop != nil || errors.Is(err, nats.ErrConnectionClosed) {
 			return Record{}, fmt.Errorf("appending to %s: not known whether it is stored: %w (%w)", s, err, errors.Join(stop))
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"towpath.dev/events"
+	"towpath.dev/pkg/pause"
 )
 
 // Bucket is a table of keys on the bus, in the format of NATS' key-value buckets. It works in every
@@ -260,7 +261,7 @@ func (b *Bucket) Watch(ctx context.Context, prefix string, synced func(), apply 
 		case errors.Is(err, nats.ErrConnectionClosed):
 			return fmt.Errorf("watching %s: %w", b.name, err)
 		case err != nil:
-			if pause(ctx, retryPause) != nil {
+			if pause.For(ctx, retryPause) != nil {
 				return nil
 			}
 			continue

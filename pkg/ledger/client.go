@@ -21,6 +21,7 @@ import (
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/identity"
+	"towpath.dev/pkg/pause"
 )
 
 // Options say which bus to open and as whom.
@@ -168,7 +169,7 @@ func (c *Client) dial(ctx context.Context, o Options, key *identity.BusKey) erro
 	if o.CA != "" {
 		options = append(options, nats.RootCAs(o.CA))
 	}
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+	for rest := 50 * time.Millisecond; ; rest = min(2*rest, 2*time.Second) {
 		conn, err := nats.Connect(o.URL, options...)
 		if err == nil {
 			c.conn = conn
@@ -179,10 +180,8 @@ func (c *Client) dial(ctx context.Context, o Options, key *identity.BusKey) erro
 			return fmt.Errorf("%w: the bus does not know this key; write the bus's configuration again from the installation's keys folder", err)
 		}
 		c.logger.Debug("bus not there yet", "service", c.service, "err", err)
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%w (last: %w)", context.Cause(ctx), err)
-		case <-time.After(pause):
+		if stop := pause.For(ctx, rest); stop != nil {
+			return fmt.Errorf("%w (last: %w)", stop, err)
 		}
 	}
 }

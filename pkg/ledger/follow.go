@@ -11,6 +11,7 @@ import (
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/identity"
+	"towpath.dev/pkg/pause"
 )
 
 // HistoryError says that the bus holds another history than the one followed so far: it was restored
@@ -195,7 +196,7 @@ func (f *follower) catchUp(ctx context.Context) error {
 		}
 		f.client.logger.Log(ctx, level, "the ledger cannot be read yet; is the bus up and provisioned?", "service", f.client.service, "after", f.mark.Seq, "err", err)
 		level, more = slog.LevelDebug, true
-		if err := pause(ctx, retryPause); err != nil {
+		if err := pause.For(ctx, retryPause); err != nil {
 			return err
 		}
 	}
@@ -244,19 +245,8 @@ func (f *follower) held(ctx context.Context, seq uint64) (stored, error) {
 		case time.Now().After(deadline):
 			return s, &HistoryError{Seq: seq, Why: "it has no such event"}
 		}
-		if err := pause(ctx, retryPause); err != nil {
+		if err := pause.For(ctx, retryPause); err != nil {
 			return s, err
 		}
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"towpath.dev/events"
+	"towpath.dev/pkg/pause"
 )
 
 // LogKey names the output of one attempt at a stage.
@@ -174,7 +175,7 @@ func (l *logWriter) store(chunk []byte, end bool) error {
 			return err
 		}
 		if try < 2 {
-			pause(context.Background(), logDelay<<(2*try))
+			_ = pause.For(context.Background(), logDelay<<(2*try))
 		}
 	}
 	return err

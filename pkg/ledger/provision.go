@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"towpath.dev/events"
+	"towpath.dev/pkg/pause"
 )
 
 // How long a worker may be silent about a message before it is delivered to another: what Options.AckWait of 0
@@ -75,7 +76,7 @@ func onceReady(ctx context.Context, do func(context.Context) error) error {
 		if !notReady(err) {
 			return err
 		}
-		if stop := pause(ctx, 100*time.Millisecond); stop != nil {
+		if stop := pause.For(ctx, 100*time.Millisecond); stop != nil {
 			return errors.Join(stop, err)
 		}
 	}

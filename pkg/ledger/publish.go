@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"towpath.dev/pkg/pause"
 )
 
 const (
@@ -34,7 +36,7 @@ func (c *Client) publish(ctx context.Context, m *nats.Msg) (seq uint64, err erro
 	defer cancel()
 	reply, err := c.conn.RequestMsgWithContext(ctx, m)
 	for errors.Is(err, nats.ErrNoResponders) { // nobody has it: no door is open, or the stream has no leader
-		if stop := pause(ctx, publishPause); stop != nil {
+		if stop := pause.For(ctx, publishPause); stop != nil {
 			break
 		}
 		reply, err = c.conn.RequestMsgWithContext(ctx, m)

@@ -9,6 +9,7 @@ import (
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/pause"
 )
 
 // notes keeps on the bus what this service knows of messages that it has not settled well, so that a
@@ -96,7 +97,7 @@ func (n *notes) mine(ctx context.Context) []ledger.Note {
 			return list
 		}
 		n.logger.Debug("notes cannot be read, to be tried again", "err", err)
-		if !sleep(ctx, time.Second) {
+		if pause.For(ctx, time.Second) != nil {
 			return nil
 		}
 	}
@@ -106,7 +107,7 @@ func (n *notes) mine(ctx context.Context) []ledger.Note {
 func (n *notes) at(ctx context.Context, seq uint64) (ledger.Record, error) {
 	for {
 		r, err := n.client.At(ctx, seq)
-		if err == nil || errors.Is(err, ledger.ErrSetAside) || !sleep(ctx, time.Second) {
+		if err == nil || errors.Is(err, ledger.ErrSetAside) || pause.For(ctx, time.Second) != nil {
 			return r, err
 		}
 	}
@@ -125,14 +126,14 @@ func (n *notes) wakes(r ledger.Record) string {
 // aside keeps why a message was set aside. It tries until the bus has taken it or ctx ends.
 func (n *notes) aside(ctx context.Context, durable string, a ledger.Aside) error {
 	note := a.NoteOf(n.service(), durable, time.Now())
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
+	for rest := 100 * time.Millisecond; ; rest = min(2*rest, 10*time.Second) {
 		err := n.keep(ctx, note)
 		if err == nil {
 			return nil
 		}
 		n.logger.Warn("what was set aside could not be noted, to be tried again", "seq", a.Seq, "err", err)
-		if !sleep(ctx, pause) {
-			return context.Cause(ctx)
+		if err := pause.For(ctx, rest); err != nil {
+			return err
 		}
 	}
 }
@@ -161,16 +162,4 @@ func (n *notes) tried(ctx context.Context, durable string, seq uint64) (ledger.N
 		n.logger.Warn("earlier tries at a message are not known", "seq", seq, "err", err)
 	}
 	return note, ok
-}
-
-// sleep waits, and reports whether ctx goes on.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

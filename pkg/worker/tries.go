@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/pause"
 )
 
 // A message whose deliveries end with the process, without an answer to the bus, may be what ends it (it
@@ -143,7 +144,7 @@ func (w *work) handleAgain(ctx context.Context, j job) bool {
 			return true
 		}
 		w.rt.Logger.Warn("taking up failed, to be tried again", "durable", w.consumer.Durable, "seq", j.id, "after", s.delay, "err", err)
-		if !sleep(ctx, s.delay) {
+		if pause.For(ctx, s.delay) != nil {
 			return false
 		}
 		j.delivered++

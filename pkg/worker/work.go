@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/pause"
 	"towpath.dev/pkg/worker/boundary"
 )
 
@@ -100,9 +101,8 @@ func (rt *Runtime) ackWait(ctx context.Context, stream, durable string) (time.Du
 		}
 		rt.Logger.Log(ctx, level, "consumer cannot be seen yet; is the bus provisioned?", "stream", stream, "durable", durable, "err", err)
 		level = slog.LevelDebug
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Second):
+		if pause.For(ctx, time.Second) != nil {
+			return 0, nil
 		}
 	}
 }

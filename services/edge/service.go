@@ -16,6 +16,7 @@ import (
 	"towpath.dev/events"
 	"towpath.dev/pkg/discovery"
 	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/pause"
 )
 
 // Deps are what the service works with.
@@ -111,9 +112,8 @@ func (s *Service) follow(ctx context.Context) {
 		if errors.Is(err, nats.ErrConnectionClosed) {
 			return
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Second):
+		if pause.For(ctx, time.Second) != nil {
+			return
 		}
 	}
 }

@@ -7,10 +7,10 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"towpath.dev/pkg/identity"
+	"towpath.dev/pkg/wholefile"
 )
 
 // maxToken is the longest token that is looked up, in bytes.
@@ -76,7 +76,7 @@ func (s *Service) ensureAdmin(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("making the first administrator: %w", err)
 	}
-	return writePrivate(s.cfg.TokenFile, []byte(token+"\n"))
+	return wholefile.Write(s.cfg.TokenFile, []byte(token+"\n"), 0o600)
 }
 
 // admin is the person of the configuration, who may be known already as the author of a commit.
@@ -89,21 +89,4 @@ func (s *Service) admin(ctx context.Context) (identity.Actor, error) {
 		return actor, err
 	}
 	return actor, s.actors.SetRoles(ctx, actor.ID, identity.RoleAdmin)
-}
-
-// writePrivate replaces a file, mode 0600, so that a reader sees the old bytes or the new.
-func writePrivate(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Chmod(0o600), f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	return nil
 }

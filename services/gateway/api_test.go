@@ -15,6 +15,7 @@ import (
 	"towpath.dev/pkg/identity"
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/fold/foldtest"
+	"towpath.dev/pkg/wholefile"
 	"towpath.dev/services/gateway/view"
 )
 
@@ -496,7 +497,7 @@ func TestFirstToken(t *testing.T) {
 	if s.token != before {
 		t.Error("another token after a restart")
 	}
-	if err := writePrivate(s.cfg.TokenFile, []byte("lost\n")); err != nil {
+	if err := wholefile.Write(s.cfg.TokenFile, []byte("lost\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s.restart()

@@ -13,6 +13,7 @@ import (
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/pkg/pause"
 	"towpath.dev/services/gateway/view"
 )
 
@@ -202,7 +203,8 @@ func (s *Service) copyLog(ctx context.Context, run *fold.Run, one logWanted, fol
 				return
 			}
 			if after = app.Seq; s.stageEnded(app.Run(run.N), one) {
-				s.settleLog(ended)
+				// Its last lines may still come in after its stage has ended.
+				_ = pause.For(ended, time.Second)
 				return
 			}
 		}
@@ -212,16 +214,6 @@ func (s *Service) copyLog(ctx context.Context, run *fold.Run, one logWanted, fol
 		return nil
 	}
 	return err
-}
-
-// settleLog leaves a log the time in which its last lines may still come in after its stage has ended.
-func (s *Service) settleLog(ctx context.Context) {
-	timer := time.NewTimer(time.Second)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }
 
 // stageEnded reports whether nothing more will be printed by the attempt.

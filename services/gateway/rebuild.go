@@ -11,6 +11,7 @@ import (
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/discovery"
+	"towpath.dev/pkg/pause"
 	"towpath.dev/pkg/worker"
 	"towpath.dev/services/gateway/view"
 )
@@ -95,10 +96,8 @@ func (s *Service) upkeep(ctx context.Context, service events.Writer, do string) 
 		case errors.Is(err, nats.ErrNoResponders) || time.Since(heard) > upkeepSilence:
 			return worker.Report{}, &silentError{service}
 		}
-		select {
-		case <-time.After(upkeepPause):
-		case <-ctx.Done():
-			return worker.Report{}, context.Cause(ctx)
+		if err := pause.For(ctx, upkeepPause); err != nil {
+			return worker.Report{}, err
 		}
 	}
 }
@@ -122,10 +121,7 @@ func (s *Service) checkTraffic(ctx context.Context) projection {
 	p := projection{Projection: "traffic"}
 	for try := range trafficTries {
 		if try > 0 {
-			select {
-			case <-time.After(trafficPause):
-			case <-ctx.Done():
-			}
+			_ = pause.For(ctx, trafficPause) // what comes next ends with ctx
 		}
 		table, err := discovery.Open(s.rt.Ledger).List(ctx)
 		if err != nil {

@@ -11,31 +11,29 @@ import (
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/pkg/pause"
 )
 
 // keepReplaying carries out the replays of all that is stuck, until ctx ends. All that it knows is in the ledger: after a
 // crash the next process goes on where this one was.
 func (s *Service) keepReplaying(ctx context.Context) {
 	const shortest, longest = 100 * time.Millisecond, 10 * time.Second
-	pause := shortest
+	rest := shortest
 	for ctx.Err() == nil {
 		seq := s.fold().Seq()
 		acted, err := s.replayNext(ctx)
 		switch {
 		case err != nil && ctx.Err() == nil:
 			s.logger.Warn("replaying what is stuck, to be tried again", "err", err)
-			select {
-			case <-ctx.Done():
-			case <-time.After(pause):
-			}
-			pause = min(2*pause, longest)
+			_ = pause.For(ctx, rest) // it ends with ctx, and so does the loop
+			rest = min(2*rest, longest)
 			continue
 		case !acted:
 			if s.fold().Wait(ctx, seq+1) != nil {
 				return
 			}
 		}
-		pause = shortest
+		rest = shortest
 	}
 }
 

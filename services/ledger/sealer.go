@@ -15,7 +15,9 @@ import (
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/pause"
 	"towpath.dev/pkg/seal"
+	"towpath.dev/pkg/wholefile"
 	"towpath.dev/pkg/worker"
 )
 
@@ -118,7 +120,7 @@ func (s *sealer) raise(ctx context.Context, why string) {
 	s.status.Alarm = why
 	s.mu.Unlock()
 	if s.cfg.State != "" {
-		if err := replace(filepath.Join(s.cfg.State, seal.AlarmFile), []byte(why+"\n")); err != nil {
+		if err := s.write(seal.AlarmFile, why+"\n"); err != nil {
 			s.logger.Error("the alarm could not be kept", "err", err)
 		}
 	}
@@ -336,7 +338,7 @@ func (s *sealer) read(ctx context.Context, after uint64) (last uint64, err error
 			newest = text
 		}
 		if m.Seq%events.MaxBatch == 0 {
-			err = errors.Join(err, breathe(ctx))
+			err = errors.Join(err, pause.For(ctx, time.Millisecond)) // leave the bus a moment for appends
 		}
 		return err
 	})
@@ -351,18 +353,6 @@ func (s *sealer) read(ctx context.Context, after uint64) (last uint64, err error
 		return last, err
 	}
 	return last, s.keep(newest)
-}
-
-// breathe leaves the bus a moment for appends, between two batches.
-func breathe(ctx context.Context) error {
-	timer := time.NewTimer(time.Millisecond)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 func (s *sealer) compareOrAdd(m ledger.Stored) error {
@@ -440,7 +430,7 @@ func (s *sealer) keep(newest string) error {
 	if s.cfg.State == "" {
 		return nil
 	}
-	if err := replace(filepath.Join(s.cfg.State, seal.CheckpointFile), []byte(newest)); err != nil {
+	if err := s.write(seal.CheckpointFile, newest); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -449,7 +439,15 @@ func (s *sealer) keep(newest string) error {
 	if witnessed == nil {
 		return nil
 	}
-	return replace(filepath.Join(s.cfg.State, seal.WitnessedFile), []byte(witnessed.Checkpoint))
+	return s.write(seal.WitnessedFile, witnessed.Checkpoint)
+}
+
+// write replaces a file of the folder, which may have been removed meanwhile.
+func (s *sealer) write(name, text string) error {
+	if err := os.MkdirAll(s.cfg.State, 0o700); err != nil {
+		return fmt.Errorf("keeping %s: %w", name, err)
+	}
+	return wholefile.Write(filepath.Join(s.cfg.State, name), []byte(text), 0o600)
 }
 
 // sealNew reads what is new and, unless that is nothing but checkpoints, signs the tree's head, has the
@@ -558,7 +556,7 @@ func (s *sealer) compare(ctx context.Context) (uint64, error) {
 			return enough
 		}
 		if m.Seq%events.MaxBatch == 0 {
-			if err := breathe(ctx); err != nil {
+			if err := pause.For(ctx, time.Millisecond); err != nil { // leave the bus a moment for appends
 				return err
 			}
 		}
@@ -574,25 +572,4 @@ func (s *sealer) compare(ctx context.Context) (uint64, error) {
 		return 0, alarmed("rolled back: the tree has %d events, and the ledger has %d", size, last)
 	}
 	return size, nil
-}
-
-// replace writes a file so that a reader, or a start after a crash, sees the old bytes or the new.
-func replace(path string, data []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fmt.Errorf("keeping %s: %w", path, err)
-	}
-	file, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return fmt.Errorf("keeping %s: %w", path, err)
-	}
-	defer os.Remove(file.Name())
-	_, err = file.Write(data)
-	err = errors.Join(err, file.Sync(), file.Close())
-	if err == nil {
-		err = os.Rename(file.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("keeping %s: %w", path, err)
-	}
-	return nil
 }

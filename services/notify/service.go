@@ -12,6 +12,7 @@ import (
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/pause"
 	"towpath.dev/pkg/worker"
 )
 
@@ -152,7 +153,7 @@ func (s *Service) follow(ctx context.Context, from uint64, read func()) error {
 			return context.Cause(s.rt.Broken())
 		case err != nil:
 			s.rt.Logger.Warn("reading the ledger, again in a moment", "err", err)
-			if pause(ctx, retryPause) != nil {
+			if pause.For(ctx, retryPause) != nil {
 				return nil
 			}
 			continue
@@ -212,7 +213,7 @@ func (s *Service) serve(ctx context.Context, r *receiver) {
 			s.rt.Logger.Warn("a notification may be sent again after a restart", "receiver", r.Name, "err", err)
 		}
 		cancel()
-		_ = pause(ctx, s.cfg.Pace) // it ends with ctx, and so does the loop
+		_ = pause.For(ctx, s.cfg.Pace) // it ends with ctx, and so does the loop
 	}
 }
 
@@ -242,19 +243,8 @@ func (s *Service) deliver(ctx context.Context, r *receiver, n notice) (settled b
 			s.rt.Logger.Warn("a receiver does not take notifications; tried again", "receiver", r.Name, "kind", n.Kind, "err", err)
 			said = true
 		}
-		if pause(ctx, wait) != nil || n.Kind != KindLeftOut && time.Since(n.At) > s.cfg.MaxAge {
+		if pause.For(ctx, wait) != nil || n.Kind != KindLeftOut && time.Since(n.At) > s.cfg.MaxAge {
 			return false
 		}
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"towpath.dev/pkg/identity"
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/pkg/pause"
 	"towpath.dev/pkg/policy"
 	"towpath.dev/pkg/registry"
 	"towpath.dev/pkg/settings"
@@ -235,11 +236,7 @@ func (s *Service) rebuildTable(ctx context.Context) error {
 			err = table.Clear(ctx, p)
 		}
 		for err == nil && !s.promoter.turns.forgetSwitch(Place{p.App, p.Env}) {
-			select {
-			case <-time.After(turnPause):
-			case <-ctx.Done():
-				err = context.Cause(ctx)
-			}
+			err = pause.For(ctx, turnPause)
 		}
 	}
 	if err == nil {

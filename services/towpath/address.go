@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strconv"
 	"syscall"
 )
@@ -56,22 +55,4 @@ func taken(a listenAddress, address string, err error) error {
 		return fmt.Errorf("the %s's address %s is in use by another program; stop that one, or choose another with %s HOST:PORT (port 0 takes a free one)", a.name, address, a.flag)
 	}
 	return fmt.Errorf("the %s cannot listen on %s: %w; choose another address with %s HOST:PORT", a.name, address, err, a.flag)
-}
-
-// writeWhole replaces a file, mode 0600, so that a reader sees the old text or the new.
-func writeWhole(name string, data []byte) error {
-	next := name + ".new"
-	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", name, err)
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(0o600), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(next, name)
-	}
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", name, err)
-	}
-	return nil
 }

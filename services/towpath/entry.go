@@ -14,6 +14,7 @@ import (
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/bus"
+	"towpath.dev/pkg/wholefile"
 )
 
 // operatorsEntry is a socket in the data folder, mode 0600, at which this machine's operator reaches the bus inside: with
@@ -50,7 +51,7 @@ func (s *Service) openOperatorsEntry() error {
 	}}
 	path := filepath.Join(folder, "sock")
 	if e.listener, err = net.Listen("unix", path); err == nil {
-		err = errors.Join(os.Chmod(path, 0o600), writeWhole(s.cfg.socketFile(), []byte(path+"\n")))
+		err = errors.Join(os.Chmod(path, 0o600), wholefile.Write(s.cfg.socketFile(), []byte(path+"\n"), 0o600))
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("opening the operator's entry to the bus: %w", err), os.RemoveAll(folder))

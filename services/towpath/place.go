@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"towpath.dev/pkg/wholefile"
 )
 
 // Place is where a running process answers, as it is kept in its data folder.
@@ -45,7 +47,7 @@ func (p Place) write(data string) error {
 	if err != nil {
 		return err
 	}
-	return writeWhole(placeFile(data), append(text, '\n'))
+	return wholefile.Write(placeFile(data), append(text, '\n'), 0o600)
 }
 
 // listenedBefore is where the start before listened; empty for the first.

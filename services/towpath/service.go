@@ -17,6 +17,7 @@ import (
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/policy"
 	"towpath.dev/pkg/registry/registryserver"
+	"towpath.dev/pkg/wholefile"
 	"towpath.dev/pkg/worker"
 )
 
@@ -104,7 +105,7 @@ func (s *Service) prepare(context.Context) error {
 	}
 	path := filepath.Join(s.cfg.Data, policy.FileName)
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		if err := writeWhole(path, []byte(FirstPlatform())); err != nil {
+		if err := wholefile.Write(path, []byte(FirstPlatform()), 0o600); err != nil {
 			return err
 		}
 	}
@@ -159,7 +160,7 @@ func (s *Service) announce(context.Context) error {
 	if err := s.place.write(s.cfg.Data); err != nil {
 		return err
 	}
-	return writeWhole(s.cfg.urlFile(), []byte(s.place.URL+"\n"))
+	return wholefile.Write(s.cfg.urlFile(), []byte(s.place.URL+"\n"), 0o600)
 }
 
 // stop drains the parts in the reverse order: nothing new comes in, what has begun is finished, and the

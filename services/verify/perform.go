@@ -13,6 +13,7 @@ import (
 	"towpath.dev/events"
 	"towpath.dev/pkg/discovery"
 	"towpath.dev/pkg/engine"
+	"towpath.dev/pkg/pause"
 	"towpath.dev/pkg/pipeline"
 	"towpath.dev/pkg/settings"
 )
@@ -107,7 +108,7 @@ func (c checker) get(ctx context.Context, i events.Instance, want pipeline.HTTPC
 		if ctx.Err() == nil || why == "" {
 			why = last // what the last whole try said, not that time ran out in the middle of one
 		}
-		if pause(ctx, c.cfg.Retry) != nil {
+		if pause.For(ctx, c.cfg.Retry) != nil {
 			return fmt.Sprintf("%s, for %s", why, timeout)
 		}
 	}
@@ -247,15 +248,4 @@ func lastLines(text string) []string {
 	}
 	lines := strings.Split(text, "\n")
 	return lines[max(0, len(lines)-logLines):]
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

@@ -21,6 +21,7 @@ import (
 	"towpath.dev/pkg/identity"
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/pkg/wholefile"
 )
 
 // Snapshot is a fold's state at a place in the ledger.
@@ -73,35 +74,14 @@ func Save(path string, signer *identity.Signer, s Snapshot, now time.Time) (size
 		return 0, fmt.Errorf("saving a snapshot: %w", err)
 	}
 	data = append(data, seal[:]...)
-	if err := replace(path, data); err != nil {
+	err = os.MkdirAll(filepath.Dir(path), 0o700)
+	if err == nil {
+		err = wholefile.Write(path, data, 0o600)
+	}
+	if err != nil {
 		return 0, fmt.Errorf("saving a snapshot: %w", err)
 	}
 	return len(data), nil
-}
-
-// replace puts data in the place of a file, and has the disk keep it.
-func replace(path string, data []byte) error {
-	folder := filepath.Dir(path)
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(folder, ".snapshot-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(folder)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // Load reads the snapshot that signer's identity saved. The error wraps fs.ErrNotExist where there is none, and

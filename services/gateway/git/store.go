@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"towpath.dev/events"
+	"towpath.dev/pkg/wholefile"
 )
 
 // Options say how hosted repositories behave.
@@ -122,10 +123,7 @@ func (s *Store) writeHooks(command []string) error {
 			quoted = append(quoted, "'"+strings.ReplaceAll(word, "'", `'\''`)+"'")
 		}
 		script := "#!/bin/sh\nexec " + strings.Join(quoted, " ") + "\n"
-		if err := os.WriteFile(path+".new", []byte(script), 0o700); err != nil {
-			return err
-		}
-		if err := os.Rename(path+".new", path); err != nil {
+		if err := wholefile.Write(path, []byte(script), 0o700); err != nil {
 			return err
 		}
 	}

@@ -17,10 +17,10 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
 	"time"
 
 	"towpath.dev/events"
+	"towpath.dev/pkg/wholefile"
 	"towpath.dev/services/gateway/view"
 )
 
@@ -66,17 +66,8 @@ func LoadKey(path string) ([]byte, error) {
 	if _, err := rand.Read(key); err != nil {
 		return nil, fmt.Errorf("making key %s: %w", path, err)
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return nil, fmt.Errorf("making key %s: %w", path, err)
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(key)
-	if err = errors.Join(err, f.Chmod(0o600), f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("making key %s: %w", path, err)
+	if err := wholefile.Write(path, key, 0o600); err != nil {
+		return nil, fmt.Errorf("making a key for the pages' links: %w", err)
 	}
 	return key, nil
 }

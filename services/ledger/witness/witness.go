@@ -32,6 +32,7 @@ import (
 
 	"towpath.dev/pkg/identity"
 	"towpath.dev/pkg/seal"
+	"towpath.dev/pkg/wholefile"
 )
 
 // Config of a witness.
@@ -109,7 +110,7 @@ func New(cfg Config, logger *slog.Logger) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{cfg: cfg, key: key, trust: trust, logger: logger, lock: lock}
-	if err := keep(filepath.Join(cfg.Dir, PublicFile), []byte(s.Key().String()+"\n")); err != nil {
+	if err := wholefile.Write(filepath.Join(cfg.Dir, PublicFile), []byte(s.Key().String()+"\n"), 0o600); err != nil {
 		lock.Close()
 		return nil, err
 	}
@@ -123,7 +124,7 @@ func loadKey(path string) (ed25519.PrivateKey, error) {
 		if err != nil {
 			return nil, fmt.Errorf("making the witness's key: %w", err)
 		}
-		return key, keep(path, pem.EncodeToMemory(&pem.Block{Type: "WITNESS SEED", Bytes: key.Seed()}))
+		return key, wholefile.Write(path, pem.EncodeToMemory(&pem.Block{Type: "WITNESS SEED", Bytes: key.Seed()}), 0o600)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the witness's key: %w", err)
@@ -133,35 +134,6 @@ func loadKey(path string) (ed25519.PrivateKey, error) {
 		return nil, fmt.Errorf("the witness's key %s is none: restore it, or remove it and give the new key to those who verify", path)
 	}
 	return ed25519.NewKeyFromSeed(block.Bytes), nil
-}
-
-// keep replaces a file and returns once it is on disk, its name included.
-func keep(path string, data []byte) error {
-	file, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return fmt.Errorf("keeping %s: %w", path, err)
-	}
-	defer os.Remove(file.Name())
-	_, err = file.Write(data)
-	err = errors.Join(err, file.Sync(), file.Close())
-	if err == nil {
-		err = os.Rename(file.Name(), path)
-	}
-	if err == nil {
-		err = syncFolder(filepath.Dir(path))
-	}
-	if err != nil {
-		return fmt.Errorf("keeping %s: %w", path, err)
-	}
-	return nil
-}
-
-func syncFolder(dir string) error {
-	folder, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(folder.Sync(), folder.Close())
 }
 
 // Key is the witness's public key.
@@ -268,7 +240,7 @@ func (s *Service) decide(body io.Reader) (line string, err error) {
 		return "", err
 	}
 	line = seal.Cosign(s.cfg.Name, s.key, next.Checkpoint, now)
-	return line, keep(s.statePath(), []byte(next.Note+line))
+	return line, wholefile.Write(s.statePath(), []byte(next.Note+line), 0o600)
 }
 
 // judge decides whether next may be cosigned by who cosigned last.

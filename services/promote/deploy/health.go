@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"towpath.dev/pkg/engine"
+	"towpath.dev/pkg/pause"
 )
 
 // How a replica is asked whether it is healthy.
@@ -144,12 +145,8 @@ func (d *Deployer) await(ctx context.Context, st *stage, id, name string) (engin
 		if time.Now().After(deadline) {
 			return state, d.notHealthy(ctx, st, state, why)
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return state, context.Cause(ctx)
+		if err := pause.For(ctx, wait); err != nil {
+			return state, err
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"towpath.dev/pkg/discovery"
 	"towpath.dev/pkg/engine"
 	"towpath.dev/pkg/settings"
+	"towpath.dev/pkg/wholefile"
 )
 
 // secretsTarget is where containers find their secrets, one file for each key.
@@ -147,11 +148,7 @@ func writeSecret(file, value string) error {
 	if old, err := os.ReadFile(file); err == nil && string(old) == value {
 		return nil
 	}
-	next := file + ".next"
-	if err := os.WriteFile(next, []byte(value), 0o444); err != nil {
-		return err
-	}
-	return os.Rename(next, file)
+	return wholefile.Write(file, []byte(value), 0o444)
 }
 
 // fillVolume puts the secrets into a volume in the memory of the engine's machine. Such a volume has

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/wholefile"
 )
 
 // Source is what is backed up. A folder that is empty is left out.
@@ -43,28 +44,13 @@ type Result struct {
 
 // Save writes a backup to a file, mode 0600, which appears when it is whole and never before. What runs meanwhile runs on.
 func Save(ctx context.Context, s Source, file string) (Result, error) {
-	fail := func(err error) (Result, error) { return Result{}, fmt.Errorf("backing up to %s: %w", file, err) }
-	out, err := os.CreateTemp(filepath.Dir(file), ".towpath-backup-*") // mode 0600
+	var result Result
+	err := wholefile.Make(file, 0o600, func(out *os.File) (err error) {
+		result, err = s.write(ctx, out)
+		return err
+	})
 	if err != nil {
-		return fail(err)
-	}
-	defer os.Remove(out.Name())
-	defer out.Close()
-	result, err := s.write(ctx, out)
-	if err == nil {
-		err = out.Sync()
-	}
-	if err = errors.Join(err, out.Close()); err == nil {
-		err = os.Rename(out.Name(), file)
-	}
-	if err != nil {
-		return fail(err)
-	}
-	if folder, err := os.Open(filepath.Dir(file)); err == nil {
-		err = folder.Sync()
-		if err := errors.Join(err, folder.Close()); err != nil {
-			return fail(err)
-		}
+		return Result{}, fmt.Errorf("backing up: %w", err)
 	}
 	return result, nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"towpath.dev/pkg/pause"
 	"towpath.dev/services/towpath/client"
 	"towpath.dev/services/towpath/screen"
 )
@@ -183,11 +184,9 @@ func (p *program) watchReplays(ctx context.Context, api *client.Client, id strin
 			}
 			return err
 		}
-		select {
-		case <-ctx.Done():
+		if err := pause.For(ctx, replaysPause); err != nil {
 			p.say("It goes on. → towpath replay --all-stuck --watch %s", id)
-			return ctx.Err()
-		case <-time.After(replaysPause):
+			return err
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/identity"
+	"towpath.dev/pkg/wholefile"
 	"towpath.dev/services/towpath/client"
 )
 
@@ -121,16 +122,10 @@ func copyKey(from, to, name string) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(to, ".new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Chmod(0o600), ownAs(f, to), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), filepath.Join(to, name))
+	return wholefile.Make(filepath.Join(to, name), 0o600, func(f *os.File) error {
+		_, err := f.Write(data)
+		return errors.Join(err, ownAs(f, to))
+	})
 }
 
 // ownAs gives a file to whom its folder belongs: the user that the identity's process runs as.

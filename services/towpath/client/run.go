@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"towpath.dev/pkg/pause"
 )
 
 // Status is what a stage or a whole run is doing, in the words that people see.
@@ -186,10 +188,7 @@ func (c *Client) patiently(ctx context.Context, run Run) (Run, error) {
 		if time.Since(gone) > away {
 			return next, err
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(500 * time.Millisecond):
-		}
+		_ = pause.For(ctx, 500*time.Millisecond) // the next call ends with ctx
 	}
 }
 
