@@ -53,7 +53,7 @@ func (e *engines) bringUp(ctx context.Context, spec deploy.Spec, log io.Writer) 
 		fmt.Fprintf(log, "not healthy: %s\n", unhealthy)
 		return nil, &UnfitError{Blame: BlameVersion, Trouble: unhealthy.Trouble()}
 	case err != nil:
-		fmt.Fprintf(log, "not ready yet: %s\n", settings.Redact(err.Error(), secrets(spec)...))
+		fmt.Fprintf(log, "not ready yet: %s\n", settings.Redact(err.Error(), spec.Hidden()...))
 		return nil, err
 	}
 	for _, i := range instances {
@@ -241,11 +241,3 @@ type discard struct{}
 
 func (discard) Write(p []byte) (int, error) { return len(p), nil }
 func (discard) Close() error                { return nil }
-
-func secrets(s deploy.Spec) []settings.Secret {
-	all := make([]settings.Secret, 0, len(s.Secrets))
-	for _, secret := range s.Secrets {
-		all = append(all, secret)
-	}
-	return all
-}

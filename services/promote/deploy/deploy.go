@@ -14,7 +14,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -127,6 +129,11 @@ type Spec struct {
 
 	Config  map[string]string
 	Secrets map[string]settings.Secret
+	// Env are variables that Towpath itself gives, such as where an app finds its settings. Files are beside the
+	// secrets, by name, as secret as they are, and have no variable of their own. A key of Config or Secrets goes before
+	// one of theirs.
+	Env   map[string]string
+	Files map[string]settings.Secret
 	// Redact, where not nil, cleans what the app has printed before it becomes part of an error; the
 	// secrets above are taken out in any case.
 	Redact func(string) string
@@ -135,6 +142,7 @@ type Spec struct {
 var (
 	digestForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 	keyForm    = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
+	fileForm   = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9_])?$`)
 )
 
 func (s Spec) withDefaults() Spec {
@@ -170,16 +178,31 @@ func (s Spec) Validate() error {
 	for key := range s.Secrets {
 		fault(!keyForm.MatchString(key), "secret key %q must be letters, digits and _", key)
 	}
+	for key := range s.Env {
+		fault(!keyForm.MatchString(key), "variable %q must be letters, digits and _", key)
+	}
+	for name := range s.Files {
+		fault(!fileForm.MatchString(name), "file %q must be letters, digits, _, - and inner dots", name)
+	}
 	return errors.Join(faults...)
 }
 
+// files are all that containers find in secretsTarget.
+func (s Spec) files() map[string]settings.Secret {
+	all := maps.Clone(s.Files)
+	if all == nil {
+		all = map[string]settings.Secret{}
+	}
+	maps.Copy(all, s.Secrets)
+	return all
+}
+
+// Hidden are the values that nobody but the app may see.
+func (s Spec) Hidden() []settings.Secret { return slices.Collect(maps.Values(s.files())) }
+
 // redact cleans output of the app.
 func (s Spec) redact(text string) string {
-	secrets := make([]settings.Secret, 0, len(s.Secrets))
-	for _, secret := range s.Secrets {
-		secrets = append(secrets, secret)
-	}
-	text = settings.Redact(text, secrets...)
+	text = settings.Redact(text, s.Hidden()...)
 	if s.Redact != nil {
 		text = s.Redact(text)
 	}

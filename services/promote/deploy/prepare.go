@@ -114,10 +114,9 @@ func (d *Deployer) join(ctx context.Context, st *stage) (network string, leave f
 // container is what every container of the slot has in common.
 func (d *Deployer) container(st *stage, role, name, network string) engine.Container {
 	s := st.spec
-	env := maps.Clone(s.Config)
-	if env == nil {
-		env = map[string]string{}
-	}
+	env := map[string]string{}
+	maps.Copy(env, s.Env)
+	maps.Copy(env, s.Config)
 	for key := range s.Secrets {
 		env[key+"_FILE"] = secretsTarget + "/" + key
 	}

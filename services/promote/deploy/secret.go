@@ -59,7 +59,7 @@ func (d *Deployer) secretsVolume(p discovery.Place, slot int) string {
 // placeSecrets puts the secrets of the slot into the memory of the engine's machine and returns what
 // containers mount. Doing it again restores what a restart of that machine or engine has taken away.
 func (d *Deployer) placeSecrets(ctx context.Context, e *engine.Engine, s Spec) ([]engine.Mount, error) {
-	if len(s.Secrets) == 0 {
+	if len(s.files()) == 0 {
 		return nil, nil
 	}
 	if e.Local() && d.memory != "" {
@@ -95,7 +95,7 @@ func (d *Deployer) sees(ctx context.Context, e *engine.Engine, s Spec, folder st
 	if !answer.(bool) {
 		return false, os.RemoveAll(folder)
 	}
-	return true, writeSecrets(folder, s.Secrets)
+	return true, writeSecrets(folder, s.files())
 }
 
 // trySeeing makes a container that mounts the folder and never runs: nothing else tells whether the
@@ -178,7 +178,7 @@ func (d *Deployer) fillVolume(ctx context.Context, e *engine.Engine, s Spec) err
 	if err != nil {
 		return err
 	}
-	files, err := secretsTar(s.Secrets)
+	files, err := secretsTar(s.files())
 	if err != nil {
 		return err
 	}

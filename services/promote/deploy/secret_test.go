@@ -71,6 +71,8 @@ func TestSecretsAreInMemoryOnly(t *testing.T) {
 			canary := "canary-" + way + "-0d1f6a"
 			s := b.spec(1, enginetest.App{Args: []string{"serve"}, User: "1000:1000"})
 			s.Secrets = map[string]settings.Secret{"TOKEN": settings.NewSecret(canary), "EMPTY": {}}
+			s.Files = map[string]settings.Secret{"consul-token": settings.NewSecret(canary + "2")}
+			s.Env = map[string]string{"CONSUL_HTTP_TOKEN_FILE": "/run/secrets/consul-token"}
 			s.Replicas = 2
 			s.Release = []string{enginetest.Program, "once"}
 			instances := b.prepare(s)
@@ -81,8 +83,17 @@ func TestSecretsAreInMemoryOnly(t *testing.T) {
 				if text := b.get(i.Address, "/secrets/TOKEN"); text != canary {
 					t.Errorf("the app reads %q", text)
 				}
-				if env := b.get(i.Address, "/env"); !strings.Contains(env, "TOKEN_FILE=/run/secrets/TOKEN\n") {
-					t.Errorf("the app is not told where they are:\n%s", env)
+				if text := b.get(i.Address, "/secrets/consul-token"); text != canary+"2" {
+					t.Errorf("the app reads %q from the file beside its secrets", text)
+				}
+				env := b.get(i.Address, "/env")
+				for _, want := range []string{"TOKEN_FILE=/run/secrets/TOKEN\n", "CONSUL_HTTP_TOKEN_FILE=/run/secrets/consul-token\n"} {
+					if !strings.Contains(env, want) {
+						t.Errorf("the app is not told where they are, %q:\n%s", want, env)
+					}
+				}
+				if strings.Contains(env, "consul-token_FILE") {
+					t.Errorf("a file beside the secrets has a variable:\n%s", env)
 				}
 			}
 			told := everything(t, socket)
