@@ -3,9 +3,7 @@ package gateway
 import (
 	"cmp"
 	"fmt"
-	"regexp"
 	"slices"
-	"strings"
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger/fold"
@@ -13,43 +11,19 @@ import (
 
 // Bounds of a replay of all that is stuck.
 const (
-	maxAtOnce    = 2   // replays under way at a time
-	maxAlike     = 3   // failures, after which a group, or everything, is left alone
-	maxAllStuck  = 500 // stages of one command: its event names them all
-	maxGroups    = 100 // causes of one command, for the same reason
-	maxCauseText = 300 // bytes of a cause in the event
-)
-
-// What differs between stages that are stuck for the same cause: paths and names with an id in them, numbers, times,
-// digests.
-var (
-	varying = regexp.MustCompile(`[0-9a-f]{8,}|[0-9]+`)
-	spaces  = regexp.MustCompile(`\s+`)
+	maxAtOnce   = 2   // replays under way at a time
+	maxAlike    = 3   // failures, after which a group, or everything, is left alone
+	maxAllStuck = 500 // stages of one command: its event names them all
+	maxGroups   = 100 // causes of one command, for the same reason
 )
 
 // causeOf is why a stage stopped, without what is only this run's: the same text for the same cause.
-func causeOf(run *fold.Run, s fold.Stage) string {
-	text := ""
-	switch {
-	case s.Stuck != nil && s.Stuck.LastError != "":
-		text = s.Stuck.LastError
-	case s.Trouble != nil:
-		text = s.Trouble.String()
+func causeOf(run *fold.Run, name string, s fold.Stage) string {
+	cause := run.Cause(s)
+	if cause == "" {
+		cause = "no cause is known"
 	}
-	return alike(string(run.App), text)
-}
-
-func alike(app, text string) string {
-	text, _, _ = strings.Cut(text, "\n")
-	text = regexp.MustCompile(`\b`+regexp.QuoteMeta(app)+`\b`).ReplaceAllString(text, "APP")
-	text = spaces.ReplaceAllString(varying.ReplaceAllString(text, "#"), " ")
-	if len(text) > maxCauseText {
-		text = strings.ToValidUTF8(text[:maxCauseText], "")
-	}
-	if text = strings.TrimSpace(text); text == "" {
-		return "no cause is known"
-	}
-	return text
+	return name + ": " + cause
 }
 
 // stuckGroup is stages that are stuck for the same cause, for people and programs.
@@ -86,7 +60,7 @@ func groupStuck(apps []*fold.App) (groups []events.StuckGroup, more int) {
 			}
 			all = append(all, one{
 				events.StuckStage{App: run.App, Run: run.N, Stage: name, Environment: env, Attempt: stage.Attempt},
-				name + ": " + causeOf(run, stage), stage.Since.UnixNano(),
+				causeOf(run, name, stage), stage.Since.UnixNano(),
 			})
 		}
 	}
@@ -174,7 +148,7 @@ func became(parent string, target events.StuckStage, app *fold.App) (result, str
 	done := true
 	for _, s := range watched {
 		if halted(s) {
-			return stopAgain, target.Stage + ": " + causeOf(run, s)
+			return stopAgain, causeOf(run, target.Stage, s)
 		}
 		if s.Status == fold.Waiting {
 			return wentOn, ""

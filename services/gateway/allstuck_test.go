@@ -12,27 +12,6 @@ import (
 	"towpath.dev/pkg/ledger/fold"
 )
 
-// Causes are the same where only what belongs to one run differs.
-func TestCauseOf(t *testing.T) {
-	cause := func(app, text string) string {
-		return causeOf(&fold.Run{App: events.Slug(app)}, fold.Stage{Stuck: &events.StageStuck{LastError: text}})
-	}
-	a := cause("hello", "starting the new version: towpath-154f4dbe-hello.qa-2-1: it exited with code 1 after 12ms\nmore")
-	b := cause("other", "starting the new version: towpath-154f4dbe-other.qa-7-1: it exited with code 1 after 9ms\nelse")
-	if a != b {
-		t.Errorf("%q and %q", a, b)
-	}
-	if c := cause("hello", "dial tcp 127.0.0.1:5000: connection refused"); c == a {
-		t.Errorf("two causes are one: %q", c)
-	}
-	if long := cause("hello", strings.Repeat("é", 1000)); len(long) > maxCauseText {
-		t.Errorf("%d bytes", len(long))
-	}
-	if none := causeOf(&fold.Run{App: "hello"}, fold.Stage{}); none == "" {
-		t.Error("an unknown cause has no words")
-	}
-}
-
 // outage is apps with one stuck run each, as the fold would have them.
 type outage struct {
 	apps    map[events.Slug]*fold.App

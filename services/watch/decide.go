@@ -56,9 +56,8 @@ func errored(run *fold.Run) []due {
 		if s.Trouble != nil {
 			d.why, d.tries = s.Trouble.String(), s.Trouble.Tries
 		}
-		d.cause = d.why
-		if s.Trouble != nil {
-			d.cause = causeOf(run, s.Trouble)
+		if d.cause = run.Cause(s); d.cause == "" {
+			d.cause = d.why
 		}
 		all = append(all, d)
 	}

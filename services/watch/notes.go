@@ -22,7 +22,7 @@ func (d due) tried(notes []ledger.Note) due {
 		}
 		d.tries = n.Failed + n.Begun
 		d.why = fmt.Sprintf("%s; tried %d times, the last error: %s", d.why, d.tries, n.Why)
-		d.cause += ": " + cause(d.run, n.Why)
+		d.cause += ": " + d.run.Alike(n.Why)
 	}
 	return d
 }

@@ -149,15 +149,6 @@ func (s *Stage) Tried() int {
 	return 0
 }
 
-// Cause is why the stage is stuck, in words that are the same for every stage that is stuck for the same
-// reason; empty where watch has not said so yet.
-func (s *Stage) Cause() string {
-	if s.Stuck == nil {
-		return ""
-	}
-	return s.Stuck.Cause
-}
-
 func (s *Stage) touch(r ledger.Record) {
 	s.LastEvent, s.Since = r.Event.ID, r.Event.Time
 }

@@ -164,7 +164,7 @@ func Stuck(apps []*fold.App) []StuckStage {
 						Run: run.Name(), Stage: s.Stage, Env: s.Env, Since: since(run, s), Why: s.Detail, Attempt: s.Attempt, Command: s.Command,
 					}
 					if stage, ok := run.Stage(s.Stage, events.Slug(s.Env)); ok {
-						one.Tries, one.Cause = stage.Tried(), stage.Cause()
+						one.Tries, one.Cause = stage.Tried(), run.Cause(stage)
 					}
 					list = append(list, one)
 				}

@@ -11,26 +11,6 @@ import (
 	"towpath.dev/pkg/policy"
 )
 
-func TestCause(t *testing.T) {
-	run := &fold.Run{App: "hello", N: 3}
-	for text, want := range map[string]string{
-		"pushing image: dial tcp 127.0.0.1:5000: connect: connection refused": "pushing image: dial tcp 127.0.0.1:5000: connect: connection refused",
-		`Get "http://registry:5000/v2/hello/blobs/": EOF`:                     `Get "…": EOF`,
-		"towpath-154f4dbe-hello.qa-2-1: it exited with code 1 after -2ms":     "…: it exited with code 1 after …",
-		"image r/hello@sha256:2350bf5f3568 is gone":                           "image … is gone",
-		"at 2026-11-23T07:37:57Z it was 07:37:57.123 still down":              "at … it was … still down",
-		"read tcp 127.0.0.1:43210->127.0.0.1:5000: reset":                     "read tcp …: reset",
-		"GET http://127.0.0.1:40693/health answers 500":                       "GET … answers 500",
-		"building the image: no space left on device\nand a log\n12:00:00":    "building the image: no space left on device",
-		"othello is not hello/3":                                              "othello is not …",
-		"":                                                                    "",
-	} {
-		if got := cause(run, text); got != want {
-			t.Errorf("%q is %q, want %q", text, got, want)
-		}
-	}
-}
-
 // TestCausesAreShared: two apps that are stuck for the same reason have one cause, another reason another.
 func TestCausesAreShared(t *testing.T) {
 	away := func(app string) string {

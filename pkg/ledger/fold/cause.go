@@ -1,4 +1,4 @@
-package watch
+package fold
 
 import (
 	"net/netip"
@@ -6,30 +6,35 @@ import (
 	"strings"
 
 	"towpath.dev/events"
-	"towpath.dev/pkg/ledger/fold"
 )
 
 // longestCause is how much of an error makes a cause, in bytes.
 const longestCause = 240
 
-// causeOf is why an attempt ended, in words that are the same for every stage that is stuck for the same
-// reason: what was done and why it failed, on no matter what.
-func causeOf(run *fold.Run, t *events.Trouble) string {
-	text := t.What
-	if t.Why != "" {
-		text += ": " + t.Why
+// Cause is why a stage of the run stopped, in words that are the same for every stage that stopped for the same
+// reason; empty where nothing is known.
+func (r *Run) Cause(s Stage) string {
+	switch {
+	case s.Stuck != nil && s.Stuck.Cause != "":
+		return s.Stuck.Cause
+	case s.Stuck != nil && s.Stuck.LastError != "":
+		return r.Alike(s.Stuck.LastError)
+	case s.Trouble != nil && s.Trouble.Why != "":
+		return r.Alike(s.Trouble.What + ": " + s.Trouble.Why)
+	case s.Trouble != nil:
+		return r.Alike(s.Trouble.What)
 	}
-	return cause(run, text)
+	return ""
 }
 
-// cause takes out of an error's first line what differs from run to run: the app's name and whatever it
+// Alike takes out of an error's first line what differs from run to run: the app's name and whatever it
 // is part of, digests and ids, moments and durations, and ports that the system chose.
-func cause(run *fold.Run, text string) string {
+func (r *Run) Alike(text string) string {
 	text, _, _ = strings.Cut(strings.TrimSpace(text), "\n")
 	text = moments.ReplaceAllString(text, other)
 	var words []string
 	for word := range strings.FieldsSeq(text) {
-		if differs(run, word) {
+		if differs(r.App, word) {
 			head := len(word) - len(strings.TrimLeft(word, opening))
 			tail := len(strings.TrimRight(word, closing))
 			if tail <= head {
@@ -58,7 +63,7 @@ const (
 var (
 	moments  = regexp.MustCompile(`\b\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?|\b\d\d:\d\d:\d\d(\.\d+)?\b`)
 	duration = regexp.MustCompile(`^-?(\d+(\.\d+)?(ns|µs|us|ms|s|m|h))+$`)
-	hex      = regexp.MustCompile(`[0-9a-f]{7,}`)
+	hexes    = regexp.MustCompile(`[0-9a-f]{7,}`)
 	digit    = regexp.MustCompile(`[0-9]`)
 	parts    = regexp.MustCompile(`[^a-z0-9]+`)
 )
@@ -66,12 +71,12 @@ var (
 // firstChosenPort is where the ports begin that systems choose.
 const firstChosenPort = 32768
 
-func differs(run *fold.Run, word string) bool {
+func differs(app events.Slug, word string) bool {
 	core := strings.TrimRight(strings.TrimLeft(word, opening), closing)
-	if duration.MatchString(core) || strings.Contains(core, "->") || named(run.App, word) {
+	if duration.MatchString(core) || strings.Contains(core, "->") || named(app, word) {
 		return true
 	}
-	for _, h := range hex.FindAllString(word, -1) {
+	for _, h := range hexes.FindAllString(word, -1) {
 		if digit.MatchString(h) {
 			return true
 		}
