@@ -102,8 +102,8 @@ engine: ## Make sure that a Docker Engine answers (asks before it installs one; 
 	@deployments/engine.sh
 
 .PHONY: servers
-servers: ## Build the real nats-server and registry that tests run against (kept outside the tree)
-	@deployments/servers/build.sh nats-server registry >/dev/null
+servers: ## Build the real nats-server, registry, Consul and Vault that tests run against, 12 minutes once (kept outside the tree)
+	@deployments/servers/build.sh >/dev/null
 
 .PHONY: tools
 tools: ## Show which versions of the tools are used here, and what is missing

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -127,9 +128,28 @@ func (s *Service) connect() (*deploy.Deployer, error) {
 // Handle does all that there is to do for the app that the event is about, or for every app.
 func (s *Service) Handle(ctx context.Context, m worker.Message) error {
 	if app := m.Record.Subject.App; app != "" {
-		return s.settle(ctx, app)
+		return patient(s.settle(ctx, app))
 	}
-	return s.settleAll(ctx)
+	return patient(s.settleAll(ctx))
+}
+
+// storePause is after how long a store of settings that does not answer is asked again.
+const storePause = 5 * time.Second
+
+// patient has a message that only waits for stores of settings tried again until they answer, however long that
+// takes: the stage's deadline tells an operator, and a store that is back finds the stage where it was.
+func patient(err error) error {
+	failed := stepErrors(err)
+	if len(failed) == 0 || slices.ContainsFunc(failed, func(e *StepError) bool { return !unavailable(e) }) {
+		return err
+	}
+	return worker.RetryAfter(err, storePause)
+}
+
+// unavailable reports whether an error says that a store of settings does not answer.
+func unavailable(err error) bool {
+	var away *settings.UnavailableError
+	return errors.As(err, &away)
 }
 
 // settleAll goes through all apps, some at a time.
@@ -197,6 +217,9 @@ func (r *round) all(ctx context.Context, but events.Slug) {
 // giveUp ends what could not be carried out, and does what there is to do after that.
 func (s *Service) giveUp(ctx context.Context, m worker.Message, last error) error {
 	for _, failed := range stepErrors(last) {
+		if unavailable(failed) {
+			continue
+		}
 		failed.Tries = m.Failed
 		if err := s.promoter.giveUp(ctx, failed); err != nil {
 			return err

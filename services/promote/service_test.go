@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -496,6 +497,39 @@ func TestEngineAway(t *testing.T) {
 	a = s.until("1 is verified", func(a *fold.App) bool { return a.Run(1).Env("dev").Verified })
 	if s := a.Env("dev").Live(); s.N != 2 || s.Attempt != 2 {
 		t.Errorf("live %+v", s)
+	}
+}
+
+// A store of settings that does not answer uses up no tries, and why it is waited for can be read.
+func TestSettingsAway(t *testing.T) {
+	s := newStage(t)
+	s.start(promote.Config{MaxAttempts: 2})
+	s.set("dev", "a")
+	var asked atomic.Int32
+	s.engine.preparing(func(context.Context, promote.Version) error {
+		if asked.Add(1) > 3 {
+			return nil
+		}
+		return fmt.Errorf("reading settings: %w", &settings.UnavailableError{Store: "Vault of dev", What: "reading a secret", Why: "it is sealed", Do: "unseal it"})
+	})
+	s.ready(hello, 1)
+	s.until("1 has its slot", func(a *fold.App) bool { return a.Env("dev").Last() != nil })
+	noted := func() bool {
+		notes, err := s.gateway.Ledger.Notes(t.Context(), events.BucketTries, events.Promote)
+		return err == nil && slices.ContainsFunc(notes, func(n ledger.Note) bool {
+			return strings.Contains(n.Why, "Vault of dev: reading a secret: it is sealed; unseal it")
+		})
+	}
+	for bound := time.After(10 * time.Second); !noted(); {
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-bound:
+			t.Fatal("nothing says that Vault is waited for")
+		}
+	}
+	a := s.until("1 is verified", func(a *fold.App) bool { return a.Run(1).Env("dev").Verified })
+	if n := a.Env("dev").Last().N; n != 1 || asked.Load() != 4 {
+		t.Errorf("slot %d after asking %d times, want slot 1 at the fourth", n, asked.Load())
 	}
 }
 
