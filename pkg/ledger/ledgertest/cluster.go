@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"towpath.dev/events"
+	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/bus"
 )
 
@@ -99,18 +100,59 @@ func (l *Ledger) KillLeader() (again func()) {
 		if serverName(i) != leader {
 			continue
 		}
-		_ = n.command.Process.Kill()
-		_ = n.command.Wait()
-		return func() {
-			l.t.Helper()
-			n.command = exec.Command(n.command.Args[0], n.command.Args[1:]...)
-			if err := n.command.Start(); err != nil {
-				l.t.Fatal(err)
-			}
-		}
+		n.kill()
+		return func() { l.t.Helper(); l.again(n) }
 	}
 	l.t.Fatalf("%q leads, which is none of ours", leader)
 	return nil
+}
+
+// EachAlone calls f for each server while the others are dead, with a client that reads what that server alone has:
+// one of three is no majority, so that nothing is written meanwhile. Afterwards the cluster is whole.
+func (l *Ledger) EachAlone(f func(server string, c *ledger.Client)) {
+	l.t.Helper()
+	for i := range l.server.(*cluster).nodes {
+		read := false
+		// A server that has just come back begins to answer reads up to 2 s later, and alone it never does.
+		for try := 0; try < 10 && !read; try++ {
+			l.alone(i, func(c *ledger.Client) {
+				_, err := c.Read(l.t.Context(), 0, func(ledger.Record) error { return nil })
+				if read = !errors.Is(err, nats.ErrNoResponders); read {
+					f(serverName(i), c)
+				}
+			})
+		}
+		if !read {
+			l.t.Fatalf("%s alone answers no reads", serverName(i))
+		}
+	}
+}
+
+// alone calls f while only one server runs.
+func (l *Ledger) alone(i int, f func(c *ledger.Client)) {
+	l.t.Helper()
+	nodes := l.server.(*cluster).nodes
+	for j, other := range nodes {
+		if j != i {
+			other.kill()
+		}
+	}
+	o := l.Options(string(events.Build))
+	o.URL = nodes[i].url
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	c, err := ledger.Connect(ctx, o)
+	if err != nil {
+		l.t.Fatalf("connecting to %s alone: %v", serverName(i), err)
+	}
+	f(c)
+	c.Close()
+	for j, other := range nodes {
+		if j != i {
+			l.again(other)
+		}
+	}
+	l.Whole()
 }
 
 // streamInfo asks the operator's way, within a short time.

@@ -95,6 +95,21 @@ func (p *process) Shutdown() {
 	_ = p.command.Wait()
 }
 
+// kill ends the process with SIGKILL.
+func (p *process) kill() {
+	_ = p.command.Process.Kill()
+	_ = p.command.Wait()
+}
+
+// again starts a process that was killed.
+func (l *Ledger) again(p *process) {
+	l.t.Helper()
+	p.command = exec.Command(p.command.Args[0], p.command.Args[1:]...)
+	if err := p.command.Start(); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
 // buildServer builds nats-server into the ledger's folder, once, and returns its path.
 func (l *Ledger) buildServer() (binary string, err error) {
 	binary = filepath.Join(l.dir, "nats-server")
