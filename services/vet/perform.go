@@ -144,6 +144,7 @@ func (x *effects) examine(ctx context.Context, j job, log io.Writer) (Report, []
 		}
 	}()
 	start := time.Now()
+	go x.taker.Prepare() // beside the transfer; an error is that of the inventory
 	c, image, err := x.fetch(ctx, j, dir)
 	if err != nil {
 		return report, nil, err

@@ -13,8 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime/debug"
 	"sync"
+	"time"
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger"
@@ -75,6 +75,9 @@ const (
 	// tries at one attempt, with pauses that grow to 30 s, cover about three minutes without a registry;
 	// then an operator is needed.
 	tries = 13
+	// settling is how long after a start what lay meanwhile is taken up, by this service and those beside it, before
+	// vet uses a processor for what no image has asked for yet.
+	settling = 5 * time.Second
 )
 
 // Run vets until ctx ends; what is under way then has 20 s to end, and is begun again at the next start.
@@ -86,13 +89,18 @@ func (s *Service) Run(ctx context.Context) error {
 	defer done()
 	s.effects.work = work
 	var preparing sync.WaitGroup
+	ctx, stop := context.WithCancel(ctx)
+	defer func() { stop(); preparing.Wait() }()
 	preparing.Go(func() {
+		select {
+		case <-time.After(settling):
+		case <-ctx.Done():
+			return
+		}
 		if err := s.effects.taker.Prepare(); err != nil {
 			s.rt.Logger.Error("licence texts will not be recognised", "err", err)
 		}
-		debug.FreeOSMemory() // preparing takes ten times of what it leaves
 	})
-	defer preparing.Wait()
 	return s.rt.Consume(ctx, worker.Consumer{Durable: "vet", Concurrency: messages, MaxAttempts: tries, GiveUp: s.giveUp}, s)
 }
 

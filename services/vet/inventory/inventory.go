@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -85,9 +86,10 @@ type Taker struct {
 	err      error
 }
 
-// Prepare makes what the first inventory would otherwise wait for.
+// Prepare makes what the first inventory would otherwise wait for, unless that is done; where it is under way, it waits.
 func (t *Taker) Prepare() error {
 	t.once.Do(func() {
+		defer debug.FreeOSMemory() // it takes ten times of what it leaves
 		t.config = catalogers()
 		t.licences, t.err = syft.SetContextLicenseScanner(context.Background(), cataloging.DefaultLicenseConfig())
 	})
