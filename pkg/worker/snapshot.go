@@ -14,12 +14,14 @@ import (
 	"towpath.dev/pkg/ledger/snapshot"
 )
 
-// When a snapshot is kept: a start reads at most so many events, or those of so long a time, besides it.
+// When a snapshot is kept: a start reads at most a tenth of the ledger besides it, within these bounds, or the events of
+// so long a time.
 const (
-	snapshotEvents = 10_000
+	snapshotFewest = 500
+	snapshotMost   = 10_000
 	snapshotEvery  = 10 * time.Minute
 	// snapshotLook is how often it is looked whether one is due.
-	snapshotLook = 5 * time.Second
+	snapshotLook = time.Second
 )
 
 // kept is the snapshot that was kept last.
@@ -109,7 +111,7 @@ func (rt *Runtime) snapshotDue(now time.Time) bool {
 	seq := rt.Fold.Seq()
 	rt.kept.mu.Lock()
 	defer rt.kept.mu.Unlock()
-	return seq >= rt.kept.seq+snapshotEvents || seq > rt.kept.seq && now.Sub(rt.kept.at) >= snapshotEvery
+	return seq >= rt.kept.seq+min(max(seq/10, snapshotFewest), snapshotMost) || seq > rt.kept.seq && now.Sub(rt.kept.at) >= snapshotEvery
 }
 
 // keepSnapshot writes one. A disk that is full is no reason to stop: the ledger holds everything.

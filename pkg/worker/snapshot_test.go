@@ -76,6 +76,29 @@ func TestAStartGoesOnFromItsSnapshot(t *testing.T) {
 	}
 }
 
+// TestAStartAfterAKillGoesOnFromASnapshot: one that never gets to end in order keeps snapshots too, or each of its starts
+// would read more than the one before.
+func TestAStartAfterAKillGoesOnFromASnapshot(t *testing.T) {
+	l, state := ledgertest.Start(t), t.TempDir()
+	var names []string
+	for i := range 600 {
+		names = append(names, fmt.Sprintf("app-%d", i))
+	}
+	appendApps(t, l, names...)
+	killed, _ := reopen(t, l, "vet", state)
+	defer killed.Close() // after the other has started
+	ledgertest.Soon(t, "a snapshot is kept", func() bool {
+		_, err := os.Stat(snapshot.File(state, "vet"))
+		return err == nil
+	})
+	rt, log := reopen(t, l, "vet", state)
+	defer rt.Close()
+	if rt.Resumed() != 600 {
+		t.Errorf("resumed at %d, want 600: %s", rt.Resumed(), log)
+	}
+	wantApps(t, rt, l)
+}
+
 // TestASnapshotThatIsNotMineIsThrownAway: whatever stands in the file, the start succeeds, says why it reads
 // everything, and comes to the same state.
 func TestASnapshotThatIsNotMineIsThrownAway(t *testing.T) {

@@ -40,7 +40,8 @@ type Service struct {
 	registry *registryserver.Server
 	runtimes []*worker.Runtime
 	clients  []*ledger.Client
-	fold     *fold.Fold // the gateway's
+	fold     *fold.Fold      // the gateway's
+	trust    *identity.Trust // of all services: a signature that one has verified the others need not verify again
 	place    Place
 }
 
@@ -103,6 +104,11 @@ func (s *Service) prepare(context.Context) error {
 	if err := identity.Init(s.cfg.keys()); err != nil {
 		return err
 	}
+	trust, err := identity.LoadTrust(filepath.Join(s.cfg.keys(), identity.TrustFile))
+	if err != nil {
+		return err
+	}
+	s.trust = trust
 	path := filepath.Join(s.cfg.Data, policy.FileName)
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		if err := wholefile.Write(path, []byte(FirstPlatform()), 0o600); err != nil {
@@ -191,7 +197,7 @@ func (s *Service) stop() error {
 // open connects an identity, with its own fold of the ledger.
 func (s *Service) open(ctx context.Context, id events.Writer) (*worker.Runtime, error) {
 	rt, err := worker.Open(ctx, worker.Options{
-		Service: string(id), InProcess: s.bus, Keys: s.cfg.keys(), Platform: s.platform, State: s.cfg.snapshots(), Logger: s.deps.Logger,
+		Service: string(id), InProcess: s.bus, Keys: s.cfg.keys(), Trust: s.trust, Platform: s.platform, State: s.cfg.snapshots(), Logger: s.deps.Logger,
 	})
 	if err == nil {
 		s.runtimes = append(s.runtimes, rt)

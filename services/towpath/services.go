@@ -23,10 +23,10 @@ import (
 )
 
 // startServices starts every service in the order in which they need each other: the door, through which
-// the others write; the edge, so that what is deployed is served at once; the workers; the gateway last,
-// so that nothing comes in before it can be taken up.
+// the others write; the edge, so that what is deployed is served at once; the gateway, from which builds fetch their
+// source and which writes down what comes in before there are workers for it; the workers.
 func (s *Service) startServices(ctx context.Context) error {
-	for _, start := range []func(context.Context) error{s.startLedger, s.startEdge, s.startBuild, s.startVet, s.startPromote, s.startVerify, s.startWatch, s.startNotify, s.startGateway} {
+	for _, start := range []func(context.Context) error{s.startLedger, s.startEdge, s.startGateway, s.startBuild, s.startVet, s.startPromote, s.startVerify, s.startWatch, s.startNotify} {
 		if err := start(ctx); err != nil {
 			return err
 		}
@@ -58,7 +58,7 @@ func (s *Service) startLedger(ctx context.Context) error {
 func (s *Service) startEdge(ctx context.Context) error {
 	logger := s.deps.Logger.With("service", events.Edge)
 	client, err := ledgerclient.Connect(ctx, ledgerclient.Options{
-		InProcess: s.bus, Service: string(events.Edge), Keys: s.cfg.keys(), Logger: logger,
+		InProcess: s.bus, Service: string(events.Edge), Keys: s.cfg.keys(), Trust: s.trust, Logger: logger,
 	})
 	if err != nil {
 		return err
