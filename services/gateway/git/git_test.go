@@ -426,3 +426,33 @@ func TestBounds(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// A git process outlives its gateway by a moment: what it writes where the next gateway removes an empty repository is no
+// repository, and is in nobody's way.
+func TestWhatIsLeftOfARemovedRepositoryIsInNobodysWay(t *testing.T) {
+	s := openStore(t, Options{})
+	left := filepath.Join(s.hosted(), "hello.git", "logs", "refs", "heads")
+	if err := os.MkdirAll(left, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(left, "main"), []byte("a line\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if apps, err := s.Apps(); err != nil || len(apps) != 0 {
+		t.Errorf("it is listed as a repository: %v, %v", apps, err)
+	}
+	if err := s.RemoveEmpty(); err != nil {
+		t.Fatal(err)
+	}
+	r, done, err := s.Use(t.Context(), "hello")
+	if err != nil {
+		t.Fatalf("the app has no repository any more: %v", err)
+	}
+	if heads, err := r.Heads(t.Context()); err != nil || len(heads) != 0 {
+		t.Errorf("%v, %v", heads, err)
+	}
+	done()
+	if entries, err := os.ReadDir(s.hosted()); err != nil || len(entries) != 0 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+}

@@ -228,7 +228,7 @@ func (s *Store) Apps() ([]events.Slug, error) {
 	var apps []events.Slug
 	for _, entry := range entries {
 		if name, ok := strings.CutSuffix(entry.Name(), ".git"); ok {
-			if app, err := events.ParseSlug(name); err == nil {
+			if app, err := events.ParseSlug(name); err == nil && s.Exists(app) {
 				apps = append(apps, app)
 			}
 		}
@@ -288,6 +288,7 @@ func (s *Store) RemoveEmpty() error {
 			s.removeEmpty(app)
 		}
 	}
+	err = s.removeHeadless()
 	for _, folder := range []string{s.hosted(), s.elsewhere()} {
 		leftovers, globErr := filepath.Glob(filepath.Join(folder, ".new-*"))
 		err = errors.Join(err, globErr)
@@ -298,6 +299,30 @@ func (s *Store) RemoveEmpty() error {
 	return err
 }
 
+// removeHeadless removes what stands in the place of a repository and is none, without any object: what a git process
+// wrote that outlived its gateway while the next one removed the repository.
+func (s *Store) removeHeadless() error {
+	folders, err := filepath.Glob(filepath.Join(s.hosted(), "*.git"))
+	for _, folder := range folders {
+		if _, missing := os.Stat(filepath.Join(folder, "HEAD")); !errors.Is(missing, fs.ErrNotExist) {
+			continue
+		}
+		if _, missing := os.Stat(filepath.Join(folder, "objects")); errors.Is(missing, fs.ErrNotExist) {
+			err = errors.Join(err, s.remove(folder))
+		}
+	}
+	return err
+}
+
+// remove takes a repository away as a whole before its files: a git process that still works in it goes on elsewhere.
+func (s *Store) remove(folder string) error {
+	aside, err := os.MkdirTemp(filepath.Dir(folder), ".new-*")
+	if err == nil {
+		err = os.Rename(folder, filepath.Join(aside, "removed"))
+	}
+	return errors.Join(err, os.RemoveAll(aside))
+}
+
 // removeEmpty leaves the repository where it is in any doubt.
 func (s *Store) removeEmpty(app events.Slug) {
 	r := s.Repository(app)
@@ -305,7 +330,7 @@ func (s *Store) removeEmpty(app events.Slug) {
 	defer cancel()
 	out, err := s.run(ctx, s.env, nil, "--git-dir="+r.path, "for-each-ref", "--count=1", "--format=%(refname)")
 	if err == nil && len(out) == 0 {
-		os.RemoveAll(r.path)
+		_ = s.remove(r.path) // what is left of it is removed at the next start
 	}
 }
 
