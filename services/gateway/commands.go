@@ -13,6 +13,7 @@ import (
 	"towpath.dev/pkg/identity"
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/pkg/worker/boundary"
 )
 
 const (
@@ -109,6 +110,8 @@ func (s *Service) preview(ctx context.Context, by speaker, o order) (previewed, 
 // command judges an order and records it. Every way in ends here. The same order sent again, by its id, gets the answer
 // that it got before, also from another process.
 func (s *Service) command(ctx context.Context, by speaker, o order) (answered, error) {
+	boundary.Reached(events.Gateway, boundary.Received, o.App)
+	defer boundary.Reached(events.Gateway, boundary.Ack, o.App)
 	if answer, done, err := s.before(ctx, by, o); done || err != nil {
 		return answer, err
 	}
@@ -183,6 +186,7 @@ func (s *Service) record(ctx context.Context, by speaker, o order, d decision) (
 	event, subject := s.event(by, o, d)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), appendBound)
 	defer cancel()
+	boundary.Reached(events.Gateway, boundary.Decided, o.App)
 	record, err := s.rt.Append(ctx, subject, event)
 	var exists *ledger.ExistsError
 	if errors.As(err, &exists) {

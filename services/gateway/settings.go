@@ -14,6 +14,7 @@ import (
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/pipeline"
 	"towpath.dev/pkg/settings"
+	"towpath.dev/pkg/worker/boundary"
 )
 
 // setting is one key of an app in one environment. A secret has no value here.
@@ -152,6 +153,8 @@ func (c *call) settingID(key string) events.About {
 
 // settingChanged records that a key has a version, and answers. A value that was there already has its event.
 func (c *call) settingChanged(body events.Body, answer setting) error {
+	boundary.Reached(events.Gateway, boundary.Effect, c.app)
+	defer boundary.Reached(events.Gateway, boundary.Ack, c.app)
 	subject := events.SettingSubject(c.s.epoch(), body.Type(), c.app, c.env, answer.Key, answer.Version)
 	// The value is stored: the event must follow even if the client is gone.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.r.Context()), appendBound)

@@ -12,6 +12,7 @@ import (
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/pipeline"
 	"towpath.dev/pkg/registry"
+	"towpath.dev/pkg/worker/boundary"
 	"towpath.dev/services/gateway/git"
 )
 
@@ -44,6 +45,8 @@ func aboutSubmit(c *call) (identity.Verb, identity.Object, error) {
 
 func doSubmit(c *call) error {
 	body := c.body.(submission)
+	boundary.Reached(events.Gateway, boundary.Received, events.Slug(body.App))
+	defer boundary.Reached(events.Gateway, boundary.Ack, events.Slug(body.App))
 	var err error
 	var what change
 	if body.Image != "" {

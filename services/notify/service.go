@@ -14,6 +14,7 @@ import (
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/pause"
 	"towpath.dev/pkg/worker"
+	"towpath.dev/pkg/worker/boundary"
 )
 
 // Deps are what the service works with.
@@ -203,9 +204,11 @@ func (s *Service) serve(ctx context.Context, r *receiver) {
 			}
 			continue
 		}
+		boundary.Reached(events.Notify, boundary.Received, n.App)
 		if !s.deliver(ctx, r, n) {
 			continue
 		}
+		boundary.Reached(events.Notify, boundary.Effect, n.App)
 		r.settle(n)
 		// Also when ctx has ended meanwhile: what was taken need not be sent again.
 		keep, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Timeout)
@@ -213,6 +216,7 @@ func (s *Service) serve(ctx context.Context, r *receiver) {
 			s.rt.Logger.Warn("a notification may be sent again after a restart", "receiver", r.Name, "err", err)
 		}
 		cancel()
+		boundary.Reached(events.Notify, boundary.Ack, n.App)
 		_ = pause.For(ctx, s.cfg.Pace) // it ends with ctx, and so does the loop
 	}
 }
