@@ -253,8 +253,8 @@ func (c *campaign) trouble() {
 		}
 	}
 	begun := time.Now()
-	half := begun.Add(c.o.budget / 2)
-	c.keep("kills at boundaries", func() bool { return c.fewest() >= c.o.kills || time.Now().After(half) }, nil)
+	share := begun.Add(c.o.budget * 2 / 3)
+	c.keep("kills at boundaries", func() bool { return c.fewest() >= c.o.kills || time.Now().After(share) }, nil)
 	c.armed = false
 	c.keep("kills from outside", func() bool { return c.runs() >= c.o.runs || time.Since(begun) > c.o.budget },
 		&blows{source(c.o.seed, "blows"), c.system.Programs(), c.o.mean})

@@ -78,7 +78,7 @@ func ordersFor(seed uint64, program string, all bool) *orders {
 func (o *orders) life() string {
 	n := 1
 	if o.all {
-		n = 3
+		n = 6
 	}
 	var list []string
 	for range n {
