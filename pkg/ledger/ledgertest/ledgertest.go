@@ -45,6 +45,7 @@ type Ledger struct {
 	routes   []string // of a cluster's servers
 
 	change func(conf string) string // what Loosened was given
+	disk   *disk                    // of OnDisk; nil: the machine's
 
 	stopDoor func()
 	mu       sync.Mutex

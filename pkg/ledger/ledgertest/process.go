@@ -150,11 +150,16 @@ func (l *Ledger) spawn(name string, cfg bus.Config) (*process, error) {
 		return nil, err
 	}
 	cfg.StoreDir, cfg.Keys, cfg.Epoch = filepath.Join(l.dir, name), l.Keys, l.Epoch
-	path := filepath.Join(l.dir, name+".conf")
 	p := &process{
-		command: exec.Command(binary, "-c", path, "-l", filepath.Join(l.dir, name+".log")),
-		url:     "nats://" + cfg.Listen, path: path, cfg: cfg, change: l.change, log: filepath.Join(l.dir, name+".log"),
+		url: "nats://" + cfg.Listen, path: filepath.Join(l.dir, name+".conf"), change: l.change, log: filepath.Join(l.dir, name+".log"),
 	}
+	run := []string{binary, "-c", p.path, "-l", p.log}
+	p.command = exec.Command(run[0], run[1:]...)
+	if l.disk != nil {
+		cfg.StoreDir = l.disk.folder
+		p.command = l.disk.within(run...)
+	}
+	p.cfg = cfg
 	if err := p.configure(); err != nil {
 		return nil, err
 	}
