@@ -31,11 +31,15 @@ const (
 type Store struct {
 	embedded map[Kind]*Embedded
 	external map[Kind]map[events.Slug]Provider
+	access   map[Kind]map[events.Slug]Access
 }
 
 // Open returns the store on a bus, with nothing but the embedded provider. key has KeySize bytes. It does no IO.
 func Open(client *ledger.Client, key []byte) (*Store, error) {
-	s := &Store{embedded: map[Kind]*Embedded{}, external: map[Kind]map[events.Slug]Provider{Config: {}, Secrets: {}}}
+	s := &Store{
+		embedded: map[Kind]*Embedded{}, external: map[Kind]map[events.Slug]Provider{Config: {}, Secrets: {}},
+		access: map[Kind]map[events.Slug]Access{Config: {}, Secrets: {}},
+	}
 	for _, kind := range []Kind{Config, Secrets} {
 		var err error
 		if s.embedded[kind], err = NewEmbedded(client, kind, key); err != nil {
