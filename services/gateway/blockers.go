@@ -3,18 +3,25 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"path"
 	"strings"
-
-	"towpath.dev/pkg/ledger/fold"
-	"towpath.dev/pkg/policy"
-	"towpath.dev/pkg/settings"
-	"towpath.dev/services/gateway/view"
+	"sync"
+	"time"
 
 	"towpath.dev/events"
+	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/pkg/pipeline"
+	"towpath.dev/pkg/policy"
+	"towpath.dev/pkg/settings"
+	"towpath.dev/services/gateway/git"
+	"towpath.dev/services/gateway/view"
 )
 
+// storesBound is how long a push waits for the stores of settings of all environments.
+const storesBound = 3 * time.Second
+
 // blockers says, for each environment in order, what will keep a run from entering it: one line for each setting
-// without a value and for approvals. What cannot be found out is left out.
+// without a value, for a store that cannot be looked into now, and for approvals.
 func (s *Service) blockers(ctx context.Context, run *fold.Run) []string {
 	lines := []string{}
 	if app := s.fold().App(run.App); app != nil {
@@ -22,17 +29,63 @@ func (s *Service) blockers(ctx context.Context, run *fold.Run) []string {
 			lines = append(lines, fmt.Sprintf("%s is held back (%s) → %s", run.App, why, command))
 		}
 	}
-	for _, env := range run.Definition.Environments {
-		missing, err := s.settings.Missing(ctx, env.Name, run.Definition)
-		if err != nil {
-			s.logger.Warn("looking for missing settings", "app", run.App, "env", env.Name, "err", err)
-		}
-		for _, m := range missing {
-			lines = append(lines, blockedLine(m))
-		}
+	settings := s.lookAhead(ctx, run)
+	for i, env := range run.Definition.Environments {
+		lines = append(lines, settings[i]...)
 		if rule := s.approvalRule(run, env.Name); rule.Count > 0 {
 			lines = append(lines, approvalLine(run, env.Name, rule))
 		}
+	}
+	return lines
+}
+
+// lookAhead says for each environment of a run which settings it lacks, at once for all of them: what is missing in
+// prod is known before dev has begun.
+func (s *Service) lookAhead(ctx context.Context, run *fold.Run) [][]string {
+	ctx, cancel := context.WithTimeout(ctx, storesBound)
+	defer cancel()
+	lines := make([][]string, len(run.Definition.Environments))
+	var looks sync.WaitGroup
+	for i, env := range run.Definition.Environments {
+		looks.Go(func() {
+			missing, err := s.settings.Missing(ctx, env.Name, run.Definition)
+			if err != nil {
+				lines[i] = []string{fmt.Sprintf("%s CANNOT BE CHECKED: %v", env.Name, err)}
+			}
+			for _, m := range missing {
+				lines[i] = append(lines[i], blockedLine(m))
+			}
+		})
+	}
+	looks.Wait()
+	return lines
+}
+
+// mostReads is how many undeclared variables a push is told of.
+const mostReads = 5
+
+// undeclaredReads says which environment variables a run's source reads that its pipeline does not declare.
+func (s *Service) undeclaredReads(ctx context.Context, repository git.Repository, run *fold.Run) []string {
+	commit, build := git.Commit(run.Start.SHA), run.Definition.Build
+	if commit == "" || build.Dockerfile == "" {
+		return nil
+	}
+	grepped, err := repository.Grep(ctx, commit, build.Context, pipeline.ReadPattern)
+	if err != nil {
+		s.logger.Warn("looking for undeclared settings in the source", "run", run.Name(), "err", err)
+		return nil
+	}
+	dockerfile, err := repository.File(ctx, commit, path.Clean(build.Dockerfile), 1<<20)
+	if err != nil {
+		dockerfile = nil // the build says what is the matter with it
+	}
+	reads := pipeline.Undeclared(run.Definition, dockerfile, pipeline.ParseReads(grepped))
+	var lines []string
+	for _, r := range reads[:min(len(reads), mostReads)] {
+		lines = append(lines, fmt.Sprintf("%s:%d reads %s, which %s does not declare → add it under config or secrets, if the app needs it", r.File, r.Line, r.Key, pipeline.FileName))
+	}
+	if more := len(reads) - mostReads; more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
 	}
 	return lines
 }

@@ -292,7 +292,7 @@ func (s *Service) report(ctx context.Context, text *strings.Builder, one *push, 
 		if forced, err := repository.IsForced(ctx, u.Old, u.New); err == nil && forced {
 			fmt.Fprintf(text, "  this push rewrote %s: what it threw away stays in its runs\n", u.Branch())
 		}
-		for _, line := range s.blockers(ctx, o.run) {
+		for _, line := range append(s.blockers(ctx, o.run), s.undeclaredReads(ctx, repository, o.run)...) {
 			fmt.Fprintf(text, "  %s\n", line)
 		}
 		return

@@ -39,9 +39,13 @@ func TestPush(t *testing.T) {
 		t.Errorf("app %+v", app)
 	}
 
-	w.write("more", "text")
+	w.write("main.go", "package main\n\nimport \"os\"\n\nvar _ = os.Getenv(\"DATABASE_URL\") + os.Getenv(\"PASSWORD_FILE\") + os.Getenv(\"FORGOTTEN\")\n")
 	second := w.commit("Second")
-	contains(t, w.git("push", s.remote("hello"), "main"), "hello/2")
+	out = w.git("push", s.remote("hello"), "main")
+	contains(t, out, "hello/2", "main.go:5 reads FORGOTTEN, which towpath.yaml does not declare")
+	if strings.Count(out, "does not declare") != 1 {
+		t.Errorf("what is declared is told as well: %s", out)
+	}
 	if run := s.run("hello", 2); run.Start.SHA != second || run.Start.OldSHA != head || run.Start.Predecessor != 1 {
 		t.Errorf("start %+v", run.Start)
 	}

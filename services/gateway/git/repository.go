@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -152,6 +153,20 @@ func (r Repository) Files(ctx context.Context, commits []Commit, path string, mo
 		return nil, &Error{Command: "cat-file", Text: complaint.text(), Cause: err}
 	}
 	return files, nil
+}
+
+// Grep returns what in a commit's texts below a folder matches a POSIX extended regular expression: FILE:LINE:MATCH on
+// each line, files below the repository's root.
+func (r Repository) Grep(ctx context.Context, commit Commit, folder, pattern string) ([]byte, error) {
+	out, err := r.git(ctx, nil, "grep", "--no-color", "--full-name", "-n", "-I", "-o", "-E", "-e", pattern, string(commit), "--", folder)
+	var none *exec.ExitError
+	switch {
+	case errors.As(err, &none) && none.ExitCode() == 1:
+		return nil, nil // nothing matches
+	case err != nil:
+		return nil, fmt.Errorf("searching %s: %w", commit.Short(), err)
+	}
+	return bytes.ReplaceAll(out, []byte("\n"+commit+":"), []byte("\n"))[len(commit)+1:], nil
 }
 
 // readBlob reads one answer of cat-file --batch. The error means that the answers can be read no further.
