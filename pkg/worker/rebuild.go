@@ -35,10 +35,11 @@ type Proof struct {
 	Took   time.Duration `json:"took"` // nanoseconds
 }
 
-// Report is what a check or a rebuild of one service's state came to.
+// Report is what a check or a rebuild of one process's state came to.
 type Report struct {
 	Service string `json:"service"`
-	Seq     uint64 `json:"seq"` // of the state
+	Process string `json:"process,omitempty"` // an id that each start of the service has for itself
+	Seq     uint64 `json:"seq"`               // of the state
 	Format  string `json:"format,omitempty"`
 	// Live is the state that the service works with, Fresh what reading the whole ledger gives, Resumed what reading on
 	// from the newest snapshot gives; nil: there is no snapshot.
@@ -59,6 +60,7 @@ func (r Report) Same() bool { return r.Error == "" && r.Difference == "" }
 
 // StateAnswer answers a request about a service's state.
 type StateAnswer struct {
+	Process string  `json:"process"` // as in Report
 	Running bool    `json:"running"`
 	Report  *Report `json:"report,omitempty"` // of the last one that ended
 }
@@ -90,7 +92,7 @@ func (rt *Runtime) AskState(do string) StateAnswer {
 			if do == DoRebuild {
 				work = rt.rebuild
 			}
-			report := Report{Service: rt.Ledger.Service(), Format: fold.Format()}
+			report := Report{Service: rt.Ledger.Service(), Process: rt.process, Format: fold.Format()}
 			if err := work(rt.broken, &report); err != nil {
 				report.Error = err.Error()
 			}
@@ -99,7 +101,7 @@ func (rt *Runtime) AskState(do string) StateAnswer {
 			rt.upkeep.running, rt.upkeep.report = false, &report
 		}()
 	}
-	return StateAnswer{Running: rt.upkeep.running, Report: rt.upkeep.report}
+	return StateAnswer{Process: rt.process, Running: rt.upkeep.running, Report: rt.upkeep.report}
 }
 
 // answerState answers requests on the service's own subject, which the gateway alone may send.

@@ -61,6 +61,7 @@ type Runtime struct {
 	Keys     string // the keys folder
 
 	service   events.Writer
+	process   string // an id of this start
 	state     string // the folder of the snapshot; empty: none
 	kept      kept
 	notes     *notes
@@ -83,7 +84,7 @@ func Open(ctx context.Context, o Options) (*Runtime, error) {
 	if o.Platform == nil {
 		o.Platform = policy.Default()
 	}
-	rt := &Runtime{Platform: o.Platform, Logger: o.Logger, Keys: o.Keys, service: events.Writer(o.Service), state: o.State}
+	rt := &Runtime{Platform: o.Platform, Logger: o.Logger, Keys: o.Keys, service: events.Writer(o.Service), process: events.NewID(), state: o.State}
 	client, err := ledger.Connect(ctx, ledger.Options{
 		URL: o.Bus, CA: o.CA, InProcess: o.InProcess, Service: o.Service, Keys: o.Keys, Trust: o.Trust, Epoch: o.Epoch, Logger: o.Logger,
 		SetAside: rt.passOver,

@@ -1,10 +1,13 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -32,7 +35,8 @@ type projection struct {
 // stateful are the services with a fold of their own, in the order in which they are asked.
 var stateful = []events.Writer{events.Gateway, events.Ledger, events.Build, events.Vet, events.Promote, events.Verify, events.Watch, events.Notify}
 
-// doRebuild checks or rebuilds every projection, one after the other, and sends a line for each as it is done.
+// doRebuild checks or rebuilds every projection, in each process that has it, one service after the other, and sends a
+// line for each as it is done.
 func doRebuild(c *call) error {
 	var body rebuildRequest
 	if err := c.decode(&body); err != nil {
@@ -47,19 +51,10 @@ func doRebuild(c *call) error {
 	lines := json.NewEncoder(c.stream("application/x-ndjson"))
 	lines.SetEscapeHTML(false)
 	for _, service := range stateful {
-		p := projection{Projection: "fold of " + string(service), Report: worker.Report{Service: string(service)}}
-		report, err := c.s.upkeep(ctx, service, do)
-		var silent *silentError
-		switch {
-		case errors.As(err, &silent):
-			p.Absent, p.Error = true, err.Error()
-		case err != nil:
-			p.Error = err.Error()
-		default:
-			p.Report = report
-		}
-		if err := lines.Encode(p); err != nil {
-			return nil // the client is gone
+		for _, p := range c.s.upkeep(ctx, service, do) {
+			if err := lines.Encode(p); err != nil {
+				return nil // the client is gone
+			}
 		}
 	}
 	if err := lines.Encode(c.s.checkTraffic(ctx)); err != nil {
@@ -68,51 +63,100 @@ func doRebuild(c *call) error {
 	return nil
 }
 
-// silentError says that a service does not answer.
-type silentError struct{ service events.Writer }
-
-func (e *silentError) Error() string {
-	return fmt.Sprintf("%s does not answer: see whether it runs", e.service)
-}
-
 const (
 	upkeepPause = 50 * time.Millisecond
-	// upkeepSilence is how long a service that works on it may be silent.
+	// upkeepSilence is how long a process that works on it may be silent.
 	upkeepSilence = 30 * time.Second
+	// othersBound is how long after the first process of a service others may answer.
+	othersBound = 300 * time.Millisecond
+	// answerBound is how long the first may take.
+	answerBound = 5 * time.Second
 )
 
-// upkeep has a service check or rebuild its fold, and waits for the report.
-func (s *Service) upkeep(ctx context.Context, service events.Writer, do string) (worker.Report, error) {
-	heard := time.Now()
-	for {
-		answer, err := s.askState(ctx, service, do)
-		switch {
-		case err == nil && do == worker.DoStatus && !answer.Running && answer.Report != nil:
-			return *answer.Report, nil
-		case err == nil && do == worker.DoStatus && !answer.Running:
-			return worker.Report{}, fmt.Errorf("%s was started again meanwhile: try again", service)
-		case err == nil:
-			do, heard = worker.DoStatus, time.Now()
-		case errors.Is(err, nats.ErrNoResponders) || time.Since(heard) > upkeepSilence:
-			return worker.Report{}, &silentError{service}
+// upkeep has every process of a service check or rebuild its fold, and returns what each came to.
+func (s *Service) upkeep(ctx context.Context, service events.Writer, do string) []projection {
+	name := "fold of " + string(service)
+	failed := func(process, why string, absent bool) projection {
+		return projection{Projection: name, Report: worker.Report{Service: string(service), Process: process, Error: why}, Absent: absent}
+	}
+	heard := map[string]time.Time{} // by process, when it answered last
+	over := map[string]projection{}
+	for begun := time.Now(); len(over) == 0 || len(over) < len(heard); {
+		answers, err := s.askState(ctx, service, do)
+		if err == nil {
+			do = worker.DoStatus
 		}
-		if err := pause.For(ctx, upkeepPause); err != nil {
-			return worker.Report{}, err
+		for _, a := range answers {
+			heard[a.Process] = time.Now()
+			switch {
+			case a.Running:
+			case a.Report != nil:
+				over[a.Process] = projection{Projection: name, Report: *a.Report}
+			default:
+				over[a.Process] = failed(a.Process, fmt.Sprintf("%s was started meanwhile: try again", service), false)
+			}
+		}
+		for process, at := range heard {
+			if _, ended := over[process]; !ended && time.Since(at) > upkeepSilence {
+				over[process] = failed(process, silent(service), true)
+			}
+		}
+		if len(heard) == 0 && (errors.Is(err, nats.ErrNoResponders) || time.Since(begun) > upkeepSilence) {
+			return []projection{failed("", silent(service), true)}
+		}
+		select {
+		case <-time.After(upkeepPause):
+		case <-ctx.Done():
+			return []projection{failed("", context.Cause(ctx).Error(), false)}
 		}
 	}
+	list := slices.SortedFunc(maps.Values(over), func(a, b projection) int { return cmp.Compare(a.Process, b.Process) })
+	for i := range list {
+		if len(list) > 1 {
+			list[i].Projection = fmt.Sprintf("%s (%d of %d)", name, i+1, len(list))
+		}
+	}
+	return list
 }
 
-func (s *Service) askState(ctx context.Context, service events.Writer, do string) (answer worker.StateAnswer, err error) {
+// silent says that a service does not answer.
+func silent(service events.Writer) string {
+	return fmt.Sprintf("%s does not answer: see whether it runs", service)
+}
+
+// askState asks every process of a service, and returns the answers that came until othersBound after the first. The
+// gateway is asked here alone: one process has the repositories.
+func (s *Service) askState(ctx context.Context, service events.Writer, do string) ([]worker.StateAnswer, error) {
 	if service == events.Gateway {
-		return s.rt.AskState(do), nil
+		return []worker.StateAnswer{s.rt.AskState(do)}, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	m, err := s.rt.Ledger.Conn().RequestWithContext(ctx, events.StateSubject(service), []byte(do))
+	conn := s.rt.Ledger.Conn()
+	inbox := conn.NewRespInbox()
+	heard, err := conn.SubscribeSync(inbox)
 	if err != nil {
-		return answer, err
+		return nil, err
 	}
-	return answer, json.Unmarshal(m.Data, &answer)
+	defer func() { _ = heard.Unsubscribe() }()
+	if err := conn.PublishRequest(events.StateSubject(service), inbox, []byte(do)); err != nil {
+		return nil, err
+	}
+	var all []worker.StateAnswer
+	for wait := answerBound; ; wait = othersBound {
+		next, cancel := context.WithTimeout(ctx, wait)
+		m, err := heard.NextMsgWithContext(next)
+		cancel()
+		if err != nil && len(all) > 0 {
+			return all, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		var a worker.StateAnswer
+		if err := json.Unmarshal(m.Data, &a); err != nil {
+			return all, fmt.Errorf("the answer of %s: %w", service, err)
+		}
+		all = append(all, a)
+	}
 }
 
 // checkTraffic compares the table of what gets traffic with the fold. What is decided while it looks is looked at again.

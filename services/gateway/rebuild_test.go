@@ -3,6 +3,7 @@ package gateway
 import (
 	"encoding/json"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -46,6 +47,37 @@ func TestRebuild(t *testing.T) {
 		}
 		if traffic := got["traffic"]; !traffic.Same() || traffic.Places != 0 {
 			t.Errorf("traffic %+v", traffic)
+		}
+	}
+}
+
+// TestRebuildAsksEveryProcess: of two processes of one service each proves its own state, whoever answers first.
+func TestRebuildAsksEveryProcess(t *testing.T) {
+	s, _ := pushed(t)
+	for name, wrong := range map[string]bool{"right": false, "wrong": true} {
+		rt, err := worker.Open(t.Context(), worker.Options{Service: "vet", Bus: s.ledger.URL, Keys: s.ledger.Keys, State: filepath.Join(t.TempDir(), name)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer rt.Close()
+		if wrong {
+			rt.Fold.App("hello").Branch = "elsewhere"
+		}
+	}
+	for range 5 {
+		list := s.upkeep(t.Context(), events.Vet, worker.DoCheck)
+		if len(list) != 2 || list[0].Same() == list[1].Same() || list[0].Process == list[1].Process || list[0].Projection != "fold of vet (1 of 2)" {
+			t.Fatalf("one of two is wrong: %+v", list)
+		}
+	}
+	for _, p := range s.upkeep(t.Context(), events.Vet, worker.DoRebuild) {
+		if !p.Rebuilt {
+			t.Errorf("not rebuilt: %+v", p)
+		}
+	}
+	for _, p := range s.upkeep(t.Context(), events.Vet, worker.DoCheck) {
+		if !p.Same() {
+			t.Errorf("after the rebuild: %+v", p)
 		}
 	}
 }

@@ -162,7 +162,7 @@ func writeService(b *bytes.Buffer, service events.Writer, public string, epoch i
 		case r.from:
 			fmt.Fprintf(b, "      {service: {account: %s, subject: %s}}\n", account(r.to), quote(r.subject))
 		case r.to:
-			exports = append(exports, fmt.Sprintf("{service: %s, accounts: [%s]}", quote(r.subject), account(r.from)))
+			exports = append(exports, export(grant{subject: r.subject, account: account(r.from), many: r.many}))
 		}
 	}
 	if service == events.Gateway {

@@ -32,16 +32,17 @@ type grant struct {
 var between = []struct {
 	subject  string
 	from, to events.Writer
+	many     bool // each process of the service answers
 }{
-	{events.DrainSubject, events.Promote, events.Edge},
-	{events.InventorySubject, events.Gateway, events.Promote},
-	{events.LinkSubject, events.Notify, events.Gateway},
-	{events.StateSubject(events.Build), events.Gateway, events.Build},
-	{events.StateSubject(events.Vet), events.Gateway, events.Vet},
-	{events.StateSubject(events.Promote), events.Gateway, events.Promote},
-	{events.StateSubject(events.Verify), events.Gateway, events.Verify},
-	{events.StateSubject(events.Watch), events.Gateway, events.Watch},
-	{events.StateSubject(events.Notify), events.Gateway, events.Notify},
+	{events.DrainSubject, events.Promote, events.Edge, false},
+	{events.InventorySubject, events.Gateway, events.Promote, false},
+	{events.LinkSubject, events.Notify, events.Gateway, false},
+	{events.StateSubject(events.Build), events.Gateway, events.Build, true},
+	{events.StateSubject(events.Vet), events.Gateway, events.Vet, true},
+	{events.StateSubject(events.Promote), events.Gateway, events.Promote, true},
+	{events.StateSubject(events.Verify), events.Gateway, events.Verify, true},
+	{events.StateSubject(events.Watch), events.Gateway, events.Watch, true},
+	{events.StateSubject(events.Notify), events.Gateway, events.Notify, true},
 }
 
 // botAccount returns the name of a bot's account. It can send requests on its own subjects and hear their answers,
@@ -106,7 +107,7 @@ func grants(service events.Writer, epoch int) []grant {
 	switch service {
 	case events.Gateway:
 		g = append(g,
-			grant{subject: events.StateSubject(events.Ledger)},
+			grant{subject: events.StateSubject(events.Ledger), many: true},
 			grant{subject: ownAPI + "DIRECT.GET." + events.LogStream, many: true},
 			grant{subject: "live.log.>", stream: true},
 			grant{subject: events.SealStatusSubject},
