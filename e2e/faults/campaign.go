@@ -52,6 +52,7 @@ type campaign struct {
 	system  *system.System
 	gateway *gateway
 	trail   *trail
+	people  *mailbox
 	images  map[behaviour][]string // repository@digest
 	sample  string
 	began   time.Time
@@ -94,6 +95,12 @@ func run(t *testing.T, binaries system.Binaries, o options) {
 	if host := os.Getenv("DOCKER_HOST"); host != "" {
 		platform = fmt.Sprintf("engines: {build: {host: %q}, environments: {default: {host: %q}}}\n", host, host)
 	}
+	var told string
+	if c.people, told, err = openMailbox(folder); err != nil {
+		t.Fatal(err)
+	}
+	defer c.people.close()
+	platform += told
 	c.system, err = system.Start(t.Context(), system.Options{
 		Platform: platform, Shape: o.shape, Folder: filepath.Join(folder, "system"), Binaries: binaries, AckWait: ackWait, Environment: environment,
 	})
@@ -368,7 +375,7 @@ func (c *campaign) judge() {
 		c.revive(nil)
 		var err error
 		if h, err = c.history(); err == nil {
-			faults = check(h)
+			faults = append(check(h), c.people.untold(c.asked)...)
 		}
 		if err == nil && len(faults) == 0 {
 			break

@@ -99,7 +99,8 @@ type resumption struct {
 // resumptions finds for each death what the process was at (what it had passed a boundary with, other than the last),
 // and when that was taken up again. Where the program died once more meanwhile, the time counts from then; where the
 // bus or the door was away, from when it was back.
-// The gateway and watch are left out: the one's work is taken up by whoever asks again, the other's at the next look.
+// The gateway, watch and notify are left out: the first's work is taken up by whoever asks again, the second's at the
+// next look, and the third tells one thing after the other at its own pace.
 func resumptions(trail []passed, deaths []death) []resumption {
 	type work struct{ service, app string }
 	last := map[int]map[work]passed{} // by pid
@@ -112,7 +113,7 @@ func resumptions(trail []passed, deaths []death) []resumption {
 	var all []resumption
 	for _, d := range deaths {
 		for w, p := range last[d.pid] {
-			if p.boundary == "ack" || w.service == "gateway" || w.service == "watch" || w.service == "ledger" {
+			if p.boundary == "ack" || slices.Contains([]string{"gateway", "watch", "notify", "ledger"}, w.service) {
 				continue
 			}
 			i := slices.IndexFunc(trail, func(p passed) bool {

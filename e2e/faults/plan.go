@@ -29,15 +29,16 @@ type victim struct {
 	turns   int
 }
 
-// victims are the services that write events. The door has no effect but the event; watch is told by timers seldom,
-// and looks at the fold by itself.
+// victims are the services that write events, and notify, which writes none. The door has no effect but the event; watch
+// is told by timers seldom, and looks at the fold by itself.
 var victims = []victim{
 	{events.Ledger, []boundary.Boundary{boundary.Received, boundary.Decided, boundary.Event, boundary.Ack}, 120, 2},
-	{events.Gateway, boundary.All, 3, 2},
+	{events.Gateway, boundary.All, 8, 2},
 	{events.Build, boundary.All, 5, 2},
 	{events.Vet, boundary.All, 12, 3},
 	{events.Promote, boundary.All, 40, 4},
 	{events.Verify, boundary.All, 8, 3},
+	{events.Notify, []boundary.Boundary{boundary.Received, boundary.Effect, boundary.Ack}, 6, 1},
 	{events.Watch, []boundary.Boundary{boundary.Effect, boundary.Decided, boundary.Event}, 12, 1},
 }
 
@@ -78,7 +79,7 @@ func ordersFor(seed uint64, program string, all bool) *orders {
 func (o *orders) life() string {
 	n := 1
 	if o.all {
-		n = 6
+		n = 4
 	}
 	var list []string
 	for range n {

@@ -113,6 +113,16 @@ func (d *docker) references(ctx context.Context, id string) []string {
 	return inspected.RepoDigests
 }
 
+// imagesOf are the references of a container's image, and the one by which it was asked for: the Engine forgets the others
+// with the image's last tag, though containers run it.
+func (d *docker) imagesOf(ctx context.Context, c container.Summary) []string {
+	names := d.references(ctx, c.ImageID)
+	if inspected, err := d.api.ContainerInspect(ctx, c.ID); err == nil && inspected.Config != nil {
+		names = append(names, inspected.Config.Image)
+	}
+	return names
+}
+
 func (d *docker) close() {
 	d.stop()
 	d.api.Close()
@@ -154,7 +164,7 @@ func (d *docker) list(ctx context.Context, all bool, labels ...string) ([]contai
 // line describes a container: its image by the digests that the Engine itself knows, whatever the labels say.
 func (d *docker) line(ctx context.Context, c container.Summary) string {
 	return fmt.Sprintf("%s %s app=%s env=%s run=%s slot=%s image=%s\n", strings.TrimPrefix(c.Names[0], "/"), c.State,
-		c.Labels[labelApp], c.Labels[labelEnv], c.Labels[labelRun], c.Labels[labelSlot], strings.Join(d.references(ctx, c.ImageID), ","))
+		c.Labels[labelApp], c.Labels[labelEnv], c.Labels[labelRun], c.Labels[labelSlot], strings.Join(d.imagesOf(ctx, c), ","))
 }
 
 // inspect returns what the Engine says of every container with the labels, and of their images.
