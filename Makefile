@@ -86,9 +86,16 @@ fuzz: ## Fuzz what reads events, subjects, signatures and envelopes, FUZZTIME (1
 	done
 
 .PHONY: faults
-faults: engine servers ## Kill every process at every step, and any at random, over 1,000 runs (about 40 minutes)
+faults: engine servers ## Kill every process at every step, and any at random, over 1,000 runs (about 40 minutes; e2e/faults/README.md)
 	go test -tags faults -count=1 ./pkg/worker/boundary
 	go test ./e2e/faults -count=1 -v -timeout 90m -run TestCampaign -long $(FAULTSFLAGS)
+
+# How often the power of the ledger's disk is cut, e.g. `make powercuts CUTS=5000`.
+CUTS ?= 500
+
+.PHONY: powercuts
+powercuts: servers ## Cut the power of the ledger's disk 500 times while it is written to (about 10 minutes; root, ext4, loop devices)
+	go test ./pkg/ledger -run TestNoAcknowledgedEventIsLostInAPowerCut -count=1 -v -timeout 4h -cuts $(CUTS)
 
 # How often each way to tamper is tried, e.g. `make tamper TAMPERROUNDS=10000`.
 TAMPERROUNDS ?= 2000
