@@ -94,7 +94,7 @@ faults: engine servers ## Kill every process at every step, and any at random, o
 CUTS ?= 500
 
 .PHONY: powercuts
-powercuts: servers ## Cut the power of the ledger's disk 500 times while it is written to (about 10 minutes; root, ext4, loop devices)
+powercuts: ## Cut the power of the ledger's disk 500 times while it is written to (about 10 minutes; root, ext4, loop devices)
 	go test ./pkg/ledger -run TestNoAcknowledgedEventIsLostInAPowerCut -count=1 -v -timeout 4h -cuts $(CUTS)
 
 # How often each way to tamper is tried, e.g. `make tamper TAMPERROUNDS=10000`.
