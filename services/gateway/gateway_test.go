@@ -41,9 +41,9 @@ type station struct {
 	end    func()
 }
 
-func newStation(t testing.TB) *station {
+func newStation(t testing.TB, options ...ledgertest.Option) *station {
 	t.Helper()
-	s := &station{t: t, ledger: ledgertest.Start(t)}
+	s := &station{t: t, ledger: ledgertest.Start(t, options...)}
 	s.start(Config{Listen: "127.0.0.1:0", Data: t.TempDir(), Edge: "http://127.0.0.1:7080"})
 	t.Cleanup(func() { s.end() })
 	return s

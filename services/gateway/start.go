@@ -174,6 +174,8 @@ func (s *Service) createApp(ctx context.Context, c change) error {
 }
 
 func (s *Service) appendApp(ctx context.Context, body *events.AppCreated) error {
+	ctx, cancel := context.WithTimeout(ctx, appendBound)
+	defer cancel()
 	_, err := s.rt.Append(ctx, events.AppSubject(s.epoch(), events.Slug(body.ID)), events.New(events.Gateway, time.Now(), "", body))
 	var exists *ledger.ExistsError
 	if err != nil && !errors.As(err, &exists) {
