@@ -28,6 +28,10 @@ type Consul struct {
 	Shared    string // KV path of a key of all apps, with {env} and {key}; empty: there is no such level
 	ReadOnly  bool   // Towpath never writes there
 	Register  bool   // running replicas are in the catalog, with health checks; default true
+	// AppAddress is where containers of apps that find their settings themselves reach it. Empty: at Address, where a
+	// loopback address stands for the machine that the container runs on.
+	AppAddress string
+	Service    string // name of an app in the catalog, with {env} and {app}; default {app}-{env}
 }
 
 // Vault is one environment's Vault, with a KV v2 mount.
@@ -51,6 +55,7 @@ type Vault struct {
 // The defaults of paths.
 const (
 	defaultConsulPath = "config/{env}/{app}/{key}"
+	defaultService    = "{app}-{env}"
 	defaultVaultPath  = "{env}/{app}/{key}"
 )
 
@@ -72,15 +77,19 @@ func (r reader) stores(node *yaml.Node, key string) Stores {
 }
 
 func (r reader) consul(node *yaml.Node, key string) *Consul {
-	c := &Consul{Path: defaultConsulPath, Register: true}
+	c := &Consul{Path: defaultConsulPath, Register: true, Service: defaultService}
 	r.Fields(node, key, fields{
-		"address":   func(n *yaml.Node, key string) { c.Address = r.server(n, key) },
-		"tokenFile": func(n *yaml.Node, key string) { c.TokenFile = r.file(n, key, true) },
-		"ca":        func(n *yaml.Node, key string) { c.CA = r.file(n, key, false) },
-		"path":      func(n *yaml.Node, key string) { c.Path = r.template(n, key, "{env}", "{app}", "{key}") },
-		"shared":    func(n *yaml.Node, key string) { c.Shared = r.template(n, key, "{env}", "{key}") },
-		"readOnly":  func(n *yaml.Node, key string) { c.ReadOnly = r.Bool(n, key) },
-		"register":  func(n *yaml.Node, key string) { c.Register = r.Bool(n, key) },
+		"address":    func(n *yaml.Node, key string) { c.Address = r.server(n, key) },
+		"tokenFile":  func(n *yaml.Node, key string) { c.TokenFile = r.file(n, key, true) },
+		"ca":         func(n *yaml.Node, key string) { c.CA = r.file(n, key, false) },
+		"path":       func(n *yaml.Node, key string) { c.Path = r.template(n, key, "{env}", "{app}", "{key}") },
+		"shared":     func(n *yaml.Node, key string) { c.Shared = r.template(n, key, "{env}", "{key}") },
+		"readOnly":   func(n *yaml.Node, key string) { c.ReadOnly = r.Bool(n, key) },
+		"register":   func(n *yaml.Node, key string) { c.Register = r.Bool(n, key) },
+		"appAddress": func(n *yaml.Node, key string) { c.AppAddress = r.server(n, key) },
+		"service": func(n *yaml.Node, key string) {
+			c.Service = r.Matching(n, key, maxText, "a name with {app}, and with {env} unless each environment has a Consul of its own", isServiceName)
+		},
 	})
 	if c.Address == "" {
 		r.Fault(node, key, "address must be given", "", "address: https://consul.example.com:8501")
@@ -160,6 +169,12 @@ func (r reader) vaultPath(node *yaml.Node, key string) string {
 		return r.template(node, key, "{env}", "{app}", "{key}")
 	}
 	return r.template(node, key, "{env}", "{app}")
+}
+
+// isServiceName reports whether s makes a name that is also one of DNS.
+func isServiceName(s string) bool {
+	rest := strings.Replace(strings.Replace(s, "{app}", "", 1), "{env}", "", 1)
+	return strings.Contains(s, "{app}") && len(s) <= 40 && strings.Trim(rest, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
 }
 
 // isPath reports whether s is a path of one or more names.

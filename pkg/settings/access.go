@@ -46,3 +46,6 @@ func (s *Store) Access(env events.Slug, kind Kind) Access {
 	}
 	return a
 }
+
+// FilesFolder is where an app's containers find its secrets, and the Files of a Grant.
+const FilesFolder = "/run/secrets"
