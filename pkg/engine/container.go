@@ -29,6 +29,8 @@ type Container struct {
 	Labels  map[string]string
 	Network string   // id or name; empty: the engine's default bridge
 	Aliases []string // names that the container answers to on Network
+	// Gateway lets the container find its engine's machine as host.docker.internal.
+	Gateway bool
 	// Port is the TCP port inside which is published at the Publish address of the engine's Host; 0
 	// publishes nothing.
 	Port int
@@ -96,6 +98,9 @@ func (e *Engine) definition(c Container) (*container.Config, *container.HostConf
 		config.Entrypoint, config.Cmd = c.Command[:1], c.Command[1:]
 	}
 	host := &container.HostConfig{}
+	if c.Gateway {
+		host.ExtraHosts = []string{"host.docker.internal:host-gateway"}
+	}
 	if c.Restart {
 		host.RestartPolicy = container.RestartPolicy{Name: container.RestartPolicyAlways}
 	}

@@ -59,13 +59,14 @@ func (d Duration) String() string { return time.Duration(d).String() }
 // A field added later must be omitted from JSON at its zero value, and its zero must mean what was done before
 // the field existed: definitions are pinned by digest in the ledger for ever.
 type Definition struct {
-	App          events.Slug   `json:"app"`               // at most 40 long
-	Branch       string        `json:"branch"`            // the branch whose pushes start runs, without refs/heads/
-	Build        Build         `json:"build"`             //
-	Service      *Service      `json:"service"`           //
-	Release      []string      `json:"release,omitempty"` // command and arguments; once per promotion, before the switch
-	Config       []string      `json:"config,omitempty"`  // configuration keys that every environment must have
-	Secrets      []string      `json:"secrets,omitempty"` // secret keys that every environment must have
+	App          events.Slug   `json:"app"`                // at most 40 long
+	Branch       string        `json:"branch"`             // the branch whose pushes start runs, without refs/heads/
+	Build        Build         `json:"build"`              //
+	Service      *Service      `json:"service"`            //
+	Release      []string      `json:"release,omitempty"`  // command and arguments; once per promotion, before the switch
+	Config       []string      `json:"config,omitempty"`   // configuration keys that every environment must have
+	Secrets      []string      `json:"secrets,omitempty"`  // secret keys that every environment must have
+	Discover     bool          `json:"discover,omitempty"` // the app finds its settings itself, in Consul and Vault; none is handed to it
 	OnNewer      OnNewer       `json:"onNewer"`
 	Environments []Environment `json:"environments"` // in the order in which a run passes them; never empty
 }

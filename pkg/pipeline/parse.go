@@ -95,6 +95,7 @@ func (r reader) definition(root *yaml.Node) Definition {
 		"release":      func(n *yaml.Node, k string) { d.Release = r.command(n, k) },
 		"config":       func(n *yaml.Node, k string) { d.Config = r.keyNames(n, k) },
 		"secrets":      func(n *yaml.Node, k string) { secrets, d.Secrets = n, r.keyNames(n, k) },
+		"discover":     func(n *yaml.Node, k string) { d.Discover = r.Bool(n, k) },
 		"onNewer":      func(n *yaml.Node, k string) { d.OnNewer = OnNewer(r.OneOf(n, k, string(Supersede), string(Queue))) },
 		"environments": func(n *yaml.Node, k string) { environments = n },
 	})

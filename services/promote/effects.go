@@ -21,6 +21,7 @@ import (
 
 // engines carries out effects on Docker Engines, in the table of what gets traffic, and at the edge.
 type engines struct {
+	install  string
 	deployer *deploy.Deployer
 	table    discovery.Table
 	settings *settings.Store
@@ -187,6 +188,9 @@ func (e *engines) spec(ctx context.Context, v Version) (deploy.Spec, error) {
 	}
 	if v.From != nil {
 		spec.Adopt = names(v.From)
+	}
+	if err := e.discover(ctx, v, &spec); err != nil {
+		return deploy.Spec{}, err
 	}
 	spec.Credentials, err = e.credentials(ctx, v.Slot.Repository)
 	return spec, err

@@ -19,6 +19,7 @@ import (
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/discovery"
+	"towpath.dev/pkg/discovery/catalog"
 	"towpath.dev/pkg/engine"
 	"towpath.dev/pkg/identity"
 	"towpath.dev/pkg/ledger"
@@ -48,6 +49,7 @@ type Service struct {
 	registry *registry.Client
 	settings *settings.Store
 	promoter *promoter
+	catalog  *catalog.Catalog // nil where effects stand in for the engines
 }
 
 // New validates and reads the key of the settings; it does no other IO.
@@ -111,16 +113,19 @@ const installID = 8
 
 func (s *Service) connect() (*deploy.Deployer, error) {
 	s.fleet = engine.FleetOf(s.rt.Platform.Engines)
-	table := discovery.Open(s.rt.Ledger)
+	table, install := discovery.Open(s.rt.Ledger), s.rt.Fold.LedgerID()[:installID]
+	s.catalog = catalog.New(install, s.cfg.Domain, s.rt.Platform, table)
 	deployer, err := deploy.New(
-		deploy.Config{Install: s.rt.Fold.LedgerID()[:installID], Domain: s.cfg.Domain},
-		deploy.Deps{Engines: s.fleet, Table: table, Bus: s.rt.Ledger.Conn(), Logger: s.rt.Logger},
+		deploy.Config{Install: install, Domain: s.cfg.Domain},
+		deploy.Deps{
+			Engines: s.fleet, Table: table, Catalog: s.catalog, Access: access(s.settings), Bus: s.rt.Ledger.Conn(), Logger: s.rt.Logger,
+		},
 	)
 	if err != nil {
 		return nil, fmt.Errorf("promote: %w", err)
 	}
 	s.promoter.effects = &engines{
-		deployer: deployer, table: table, settings: s.settings, registry: s.registry, ledger: s.rt.Ledger, logger: s.rt.Logger,
+		install: install, deployer: deployer, table: table, settings: s.settings, registry: s.registry, ledger: s.rt.Ledger, logger: s.rt.Logger,
 	}
 	return deployer, nil
 }
@@ -290,6 +295,7 @@ func (s *Service) lookAround(ctx context.Context) {
 			s.rt.Logger.Warn("looking around: not all could be done, to be tried again", "err", err)
 		}
 		s.healAll(ctx)
+		s.reconcileCatalog(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -308,6 +314,16 @@ func (s *Service) healAll(ctx context.Context) {
 				s.rt.Logger.Warn("looking after replicas, to be tried again", "app", a.Name, "env", env, "err", err)
 			}
 		}
+	}
+}
+
+// reconcileCatalog has Consul's catalog catch up with the table, and takes out of it what a crash has left.
+func (s *Service) reconcileCatalog(ctx context.Context) {
+	if s.catalog == nil {
+		return
+	}
+	if err := s.catalog.Reconcile(ctx); err != nil && ctx.Err() == nil {
+		s.rt.Logger.Warn("looking after Consul's catalog, to be tried again", "err", err)
 	}
 }
 

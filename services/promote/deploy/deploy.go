@@ -25,6 +25,7 @@ import (
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/discovery"
+	"towpath.dev/pkg/discovery/catalog"
 	"towpath.dev/pkg/engine"
 	"towpath.dev/pkg/settings"
 )
@@ -51,8 +52,12 @@ type Config struct {
 type Deps struct {
 	Engines *engine.Fleet
 	Table   discovery.Table
-	Bus     *nats.Conn // of identity "promote", for asking the edge
-	Logger  *slog.Logger
+	// Catalog shows what the table says to whoever finds services in Consul; nil: nobody does.
+	Catalog *catalog.Catalog
+	// Access takes away what slots were granted to find their settings themselves; nil: none was.
+	Access func(env events.Slug) []settings.Access
+	Bus    *nats.Conn // of identity "promote", for asking the edge
+	Logger *slog.Logger
 }
 
 // Deployer is safe for concurrent use, also by several processes: at most one of them should work on a

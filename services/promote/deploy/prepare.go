@@ -122,7 +122,7 @@ func (d *Deployer) container(st *stage, role, name, network string) engine.Conta
 	}
 	return engine.Container{
 		Name: name, Image: st.image.ID, Env: env, Labels: d.labels(s, role),
-		Network: network, Mounts: st.mounts,
+		Network: network, Mounts: st.mounts, Gateway: len(s.Env) > 0,
 	}
 }
 

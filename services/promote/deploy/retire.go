@@ -68,10 +68,24 @@ func (d *Deployer) Retire(ctx context.Context, p discovery.Place, upTo int, keep
 	if err := d.removeSecrets(ctx, e, p, upTo, secrets); err != nil {
 		return fmt.Errorf("retiring %s: %w", p, err)
 	}
-	if len(retired) < len(containers) {
+	if len(retired) == len(containers) {
+		if err := d.removeNetwork(ctx, e, p.Env); err != nil {
+			return err
+		}
+	}
+	return d.revoke(ctx, p, upTo, secrets)
+}
+
+// revoke takes away what slots up to upTo were granted to find their settings themselves, but those to be kept.
+func (d *Deployer) revoke(ctx context.Context, p discovery.Place, upTo int, keep map[int]bool) error {
+	if d.deps.Access == nil {
 		return nil
 	}
-	return d.removeNetwork(ctx, e, p.Env)
+	var errs []error
+	for _, access := range d.deps.Access(p.Env) {
+		errs = append(errs, access.Revoke(ctx, d.cfg.Install, p.Env, p.App, func(slot int) bool { return slot > upTo || keep[slot] }))
+	}
+	return errors.Join(errs...)
 }
 
 // removeNetwork takes an environment's network away once its last app is gone. While another app is about

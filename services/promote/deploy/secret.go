@@ -19,7 +19,7 @@ import (
 )
 
 // secretsTarget is where containers find their secrets, one file for each key.
-const secretsTarget = "/run/secrets"
+const secretsTarget = settings.FilesFolder
 
 // volumeSize bounds the secrets of one slot on a remote engine, bytes.
 const volumeSize = 4 << 20

@@ -18,15 +18,27 @@ import (
 // Switch gives the traffic of an app's environment to these instances of s.Slot. The error is a
 // *discovery.StaleError where a greater slot has it. Twice is once.
 func (d *Deployer) Switch(ctx context.Context, s Spec, instances []events.Instance) error {
-	return d.deps.Table.Publish(ctx, s.Place, discovery.Entry{
+	return d.publish(ctx, s.Place, discovery.Entry{
 		Slot: s.Slot, Digest: s.Digest, Run: s.Run, Instances: instances, Health: s.HealthPath,
 	})
+}
+
+// publish writes the table, and has the catalog say the same. The table is what counts: a Consul that does not answer is
+// caught up with by whoever looks around next.
+func (d *Deployer) publish(ctx context.Context, p discovery.Place, e discovery.Entry) error {
+	if err := d.deps.Table.Publish(ctx, p, e); err != nil || d.deps.Catalog == nil {
+		return err
+	}
+	if err := d.deps.Catalog.Project(ctx, p); err != nil {
+		d.deps.Logger.Warn("Consul's catalog is behind, to be tried again", "place", p.String(), "slot", e.Slot, "err", err)
+	}
+	return nil
 }
 
 // Withdraw takes an app's environment out of the traffic, for slot, which is of kind remove. The error is
 // that of Switch.
 func (d *Deployer) Withdraw(ctx context.Context, p discovery.Place, slot int) error {
-	return d.deps.Table.Publish(ctx, p, discovery.Entry{Slot: slot, Removed: true})
+	return d.publish(ctx, p, discovery.Entry{Slot: slot, Removed: true})
 }
 
 // ErrNoEdge is wrapped by Drain where no edge answers.
@@ -118,5 +130,5 @@ func (d *Deployer) Reconcile(ctx context.Context, p discovery.Place) (missing in
 		present = append(present, instance)
 	}
 	entry.Instances = present
-	return missing, d.deps.Table.Publish(ctx, p, entry)
+	return missing, d.publish(ctx, p, entry)
 }
