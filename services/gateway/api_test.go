@@ -287,6 +287,12 @@ func TestSettings(t *testing.T) {
 	if list := get[[]setting](s, "GET", "/v1/settings/prod/hello", nil); len(list) != 1 || *list[0].Value != "postgres://x" || list[0].Changed == nil {
 		t.Errorf("settings %+v", list)
 	}
+	binary := map[string]string{"value": "/wA=", "encoding": "base64"}
+	get[setting](s, "PUT", "/v1/secrets/prod/hello/CERT", binary)
+	if value, _, err := s.settings.GetSecret(t.Context(), "prod", "hello", "CERT"); err != nil || value.Reveal() != "\xff\x00" {
+		t.Errorf("a binary secret is %q (%v)", value.Reveal(), err)
+	}
+	get[setting](s, "DELETE", "/v1/secrets/prod/hello/CERT", nil)
 	status, answer := s.ask(s.token, "GET", "/v1/secrets/prod/hello", nil)
 	if status != http.StatusOK || !strings.Contains(answer, "PASSWORD") || strings.Contains(answer, canary) {
 		t.Errorf("secrets %d %s", status, answer)
@@ -300,7 +306,7 @@ func TestSettings(t *testing.T) {
 		t.Errorf("removing what is gone: %d %s", status, answer)
 	}
 	types := s.records("hello")
-	if count(types, "setting.changed") != 2 || count(types, "secret.changed") != 2 {
+	if count(types, "setting.changed") != 2 || count(types, "secret.changed") != 4 {
 		t.Errorf("events %v", types)
 	}
 	for path, body := range map[string]any{
@@ -311,6 +317,8 @@ func TestSettings(t *testing.T) {
 		"/v1/secrets/prod/hello/A":          map[string]string{"value": canary + strings.Repeat("x", 70_000)},
 		"/v1/secrets/prod/hello/B":          map[string]string{"valeu": canary},
 		"/v1/secrets/prod/hello/C":          `{"value": "` + canary,
+		"/v1/secrets/prod/hello/D":          map[string]string{"value": canary, "encoding": "base64"},
+		"/v1/secrets/prod/hello/E":          map[string]string{"value": canary, "encoding": "rot13"},
 	} {
 		status, answer := s.ask(s.token, "PUT", path, body)
 		if status != http.StatusBadRequest && status != http.StatusNotFound || strings.Contains(answer, canary) {
@@ -324,7 +332,9 @@ func TestSettings(t *testing.T) {
 	get[setting](s, "PUT", "/v1/settings/anywhere/later/A", map[string]string{"value": "x"})
 }
 
-func newValueOf(value string, version uint64) newValue { return newValue{&value, &version} }
+func newValueOf(value string, version uint64) newValue {
+	return newValue{Value: &value, Version: &version}
+}
 
 // A setting that was stored just before a crash is told to the ledger at the next start, once.
 func TestCrashBetweenSettingAndLedger(t *testing.T) {

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -54,10 +55,12 @@ func (c *call) listSettings(items []settings.Item, values bool, err error) error
 }
 
 // newValue is the body that sets a key. Version, where given, is the one that the caller has seen: the key is set only
-// while it still has it, 0 for a key without a value.
+// while it still has it, 0 for a key without a value. Encoding is "base64" for a value that JSON cannot hold, because it
+// is not UTF-8.
 type newValue struct {
-	Value   *string `json:"value"`
-	Version *uint64 `json:"version"`
+	Value    *string `json:"value"`
+	Version  *uint64 `json:"version"`
+	Encoding string  `json:"encoding"`
 }
 
 func (c *call) newValue() (newValue, error) {
@@ -67,6 +70,17 @@ func (c *call) newValue() (newValue, error) {
 	}
 	if body.Value == nil {
 		return body, invalid("setting", c.r.PathValue("key"), "the body has no value", `send {"value": "…"}`)
+	}
+	switch body.Encoding {
+	case "":
+	case "base64":
+		data, err := base64.StdEncoding.DecodeString(*body.Value)
+		if err != nil {
+			return body, invalid("setting", c.r.PathValue("key"), "the value is not base64", "send it without encoding, or encode it")
+		}
+		*body.Value = string(data)
+	default:
+		return body, invalid("setting", c.r.PathValue("key"), "the encoding is not known", `leave it out, or send "base64"`)
 	}
 	return body, c.knowsEnvironment()
 }

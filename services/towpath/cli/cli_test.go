@@ -269,6 +269,22 @@ func TestSecretsComeFromStdin(t *testing.T) {
 	if code, _, _ := commandIn(t, "\n", "secret", "set", "qa", "hello", "PASSWORD"); code != exitUsage {
 		t.Errorf("an empty value: %d", code)
 	}
+	for _, args := range [][]string{{"PASSWORD", "canary"}, {"PASSWORD=canary"}, {"PASSWORD", "--", "canary"}} {
+		code, stdout, stderr := commandIn(t, "x\n", append([]string{"secret", "set", "qa", "hello"}, args...)...)
+		if code != exitUsage || !strings.Contains(stderr, "never an argument") || !strings.Contains(stderr, "on stdin") || strings.Contains(stdout+stderr, "canary") {
+			t.Errorf("%q: %d %q", args, code, stderr)
+		}
+	}
+	if got := sent["PUT /v1/secrets/qa/hello/PASSWORD"]; got != `{"value":"two words"}` {
+		t.Errorf("a refused one was sent: %q", got)
+	}
+	// What is no text is taken to its last byte.
+	if code, _, stderr := commandIn(t, "\xff\x00\n", "secret", "set", "qa", "hello", "PASSWORD"); code != exitDone {
+		t.Errorf("%d %s", code, stderr)
+	}
+	if got := sent["PUT /v1/secrets/qa/hello/PASSWORD"]; got != `{"value":"/wAK","encoding":"base64"}` {
+		t.Errorf("sent %q", got)
+	}
 }
 
 func TestInitWritesOnce(t *testing.T) {

@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -162,14 +164,11 @@ func (p *program) secretSetCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "set ENV APP KEY", Short: "Set a secret, from a prompt or from stdin",
 		Long: `Set a secret. On a terminal its value is asked for and not shown; otherwise it is read from
-stdin, without the line feed at its end. It is never an argument: those are seen in process
-lists and shell histories.`,
+stdin, without the line feed at the end of a text; what is no UTF-8 is taken as it is. It is never
+an argument: those are seen in process lists and shell histories.`,
 		Example: examples("towpath secret set qa hello DATABASE_PASSWORD", "pass show hello/qa | towpath secret set qa hello DATABASE_PASSWORD"),
-		Args:    arguments(cobra.ExactArgs(3)), ValidArgsFunction: p.completeEnvApp,
+		Args:    arguments(keyAlone), ValidArgsFunction: p.completeEnvApp,
 		RunE: func(c *cobra.Command, args []string) error {
-			if strings.Contains(args[2], "=") {
-				return usage("a secret's value is never an argument: give only its key, and the value on stdin or at the prompt")
-			}
 			value, err := p.readSecret(args[2])
 			if err != nil {
 				return err
@@ -187,6 +186,15 @@ lists and shell histories.`,
 			return nil
 		},
 	}
+}
+
+// keyAlone refuses a value among the arguments, without repeating it.
+func keyAlone(c *cobra.Command, args []string) error {
+	if len(args) > 3 || len(args) == 3 && strings.Contains(args[2], "=") {
+		return errors.New("a secret's value is never an argument: give only its key, and the value on stdin or at the prompt; " +
+			"this one is in your shell's history and was in the list of processes, so use another")
+	}
+	return cobra.ExactArgs(3)(c, args)
 }
 
 // warn says on stderr that nothing reads a key that was set.
@@ -215,7 +223,7 @@ func (p *program) readSecret(key string) (string, error) {
 		return "", usage("the value of %s is longer than %d bytes", key, maxSecret)
 	}
 	text := string(data)
-	if line, found := strings.CutSuffix(text, "\n"); found {
+	if line, found := strings.CutSuffix(text, "\n"); found && utf8.Valid(data) {
 		text = strings.TrimSuffix(line, "\r")
 	}
 	return notEmpty(key, text)

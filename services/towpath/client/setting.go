@@ -2,8 +2,10 @@ package client
 
 import (
 	"context"
+	"encoding/base64"
 	"net/http"
 	"time"
+	"unicode/utf8"
 )
 
 // Setting is one key of an app in one environment. A secret has no value here.
@@ -35,12 +37,14 @@ func (c *Client) Settings(ctx context.Context, s Store, env, app string) ([]Sett
 // SetSetting gives a key a new value.
 func (c *Client) SetSetting(ctx context.Context, s Store, env, app, key, value string) (Setting, error) {
 	var made Setting
-	err := c.call(ctx, request{
-		method: http.MethodPut, path: []string{"v1", string(s), env, app, key},
-		body: struct {
-			Value string `json:"value"`
-		}{value}, bound: quick,
-	}, &made)
+	body := struct {
+		Value    string `json:"value"`
+		Encoding string `json:"encoding,omitempty"`
+	}{Value: value}
+	if !utf8.ValidString(value) { // JSON would replace what is not
+		body.Value, body.Encoding = base64.StdEncoding.EncodeToString([]byte(value)), "base64"
+	}
+	err := c.call(ctx, request{method: http.MethodPut, path: []string{"v1", string(s), env, app, key}, body: body, bound: quick}, &made)
 	return made, err
 }
 
