@@ -2,10 +2,13 @@ package system
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
 	"os"
@@ -14,8 +17,9 @@ import (
 )
 
 // Sightings looks for a secret everywhere that Towpath writes or says something: events, every file of the
-// system (ledger, settings, registry, git, logs of the programs), what the Engine knows of the app's containers,
-// and the run's page and logs over HTTP. It knows the secret's base64, hexadecimal and URL forms too.
+// system (ledger, settings, git, logs of the programs, and the registry's images, unpacked), what the Engine knows of the
+// app's containers, the environment and arguments of every process of the machine, those of containers included, and
+// the run's page and logs over HTTP. It knows the secret's base64, hexadecimal and URL forms too.
 func (s *System) Sightings(ctx context.Context, app, secret string) ([]string, error) {
 	forms := secretForms(secret)
 	var places []string
@@ -57,12 +61,46 @@ func (s *System) Sightings(ctx context.Context, app, secret string) ([]string, e
 		}
 		files++
 		look(path, content)
+		look(path+" unpacked", unpacked(content))
 		return nil
 	})
 	if files == 0 {
 		return nil, fmt.Errorf("no files in %s: nothing was searched", s.options.Folder)
 	}
-	return places, err
+	return places, errors.Join(err, processes(look))
+}
+
+// unpacked returns what a layer of an image holds, and nothing for other files.
+func unpacked(content []byte) []byte {
+	layer, err := gzip.NewReader(bytes.NewReader(content))
+	if err != nil {
+		return nil
+	}
+	text, _ := io.ReadAll(io.LimitReader(layer, 256<<20)) // what comes before damage is looked at
+	return text
+}
+
+// processes shows what every process was started with that this one may see: as root, all of them.
+func processes(look func(place string, content []byte)) error {
+	folders, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return err
+	}
+	seen := 0
+	for _, folder := range folders {
+		for _, name := range []string{"environ", "cmdline"} {
+			content, err := os.ReadFile(filepath.Join(folder, name))
+			if err != nil {
+				continue // it has ended, or is another user's
+			}
+			seen += len(content)
+			look(folder+"/"+name, content)
+		}
+	}
+	if seen == 0 {
+		return errors.New("no process has an environment: nothing was searched")
+	}
+	return nil
 }
 
 func secretForms(secret string) map[string][]byte {

@@ -5,6 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -139,6 +142,37 @@ func TestSecrets(t *testing.T) {
 		if _, err := store.GetSecretAt(ctx, "prod", "hello", "PASSWORD", version); !errors.Is(err, ErrNotSet) {
 			t.Errorf("version %d after deleting: %v", version, err)
 		}
+	}
+}
+
+// The bus's files hold no secret: the key that opens them is elsewhere.
+func TestSecretsAreEncryptedAtRest(t *testing.T) {
+	l := ledgertest.Start(t)
+	store, ctx := open(t, l, events.Gateway), t.Context()
+	const plain = "plain-7f3a-to-be-found"
+	if _, err := store.SetConfig(ctx, "prod", "hello", "GREETING", plain); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.SetSecret(ctx, "prod", "hello", "PASSWORD", NewSecret(canary)); err != nil {
+		t.Fatal(err)
+	}
+	key, err := identity.LoadSettingsKey(l.Keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	err = filepath.WalkDir(filepath.Join(filepath.Dir(l.Keys), "nats"), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		for name, text := range map[string][]byte{"the configuration": []byte(plain), "the secret": []byte(canary), "the key": key} {
+			seen[name] = seen[name] || bytes.Contains(content, text)
+		}
+		return err
+	})
+	if err != nil || seen["the secret"] || seen["the key"] || !seen["the configuration"] {
+		t.Errorf("seen in the bus's files: %v (%v), want only the configuration, which is not secret", seen, err)
 	}
 }
 
