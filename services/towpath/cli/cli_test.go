@@ -55,7 +55,7 @@ func TestWrongUsage(t *testing.T) {
 	elsewhere(t)
 	for _, line := range []string{
 		"nonsense", "show", "show a b", "show hello/zero", "show /1", "approve hello", "replay hello", "wait hello/1 --timeout soon",
-		"hold", "hold hello --all", "config set qa hello", "config set qa hello =x", "config set qa hello GREETING", "secret set qa hello KEY=value",
+		"hold", "hold hello --all", "config set qa hello", "config set qa hello =x", "config set qa hello GREETING", "secret set qa hello KEY=value", "settings rules", "settings rules Not_a_slug",
 		"submit", "submit --repo https://h/r", "submit --image x@sha256:1", "submit --app a --image x:latest", "submit --repo https://h/r --image x@sha256:1", "submit --repo https://h/r --commit 1 --definition x", "submit --image x@sha256:1 --definition /nowhere",
 		"app add", "app add hello --poll 30s", "app add --repo https://h/r --poll 1ms", "rollback hello", "promote hello/1", "rollback hello --env qa --to other/1",
 		"runs a --app b", "events a/1 --app b", "env nonsense", "runs --nonsense", "up --listen nowhere", "up --log-format xml",
@@ -284,6 +284,41 @@ func TestSecretsComeFromStdin(t *testing.T) {
 	}
 	if got := sent["PUT /v1/secrets/qa/hello/PASSWORD"]; got != `{"value":"/wAK","encoding":"base64"}` {
 		t.Errorf("sent %q", got)
+	}
+}
+
+func TestSettingsRulesArePrintedOffline(t *testing.T) {
+	data := elsewhere(t)
+	file := filepath.Join(data, "platform.yaml")
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	text := `settings:
+  prod:
+    consul: {address: "https://consul.prod:8501", tokenFile: "/etc/towpath/{service}.token", path: "config/{env}/{app}/{key}", shared: "config/{env}/all/{key}"}
+    vault: {address: "https://vault.prod:8200", roleIDFile: "/etc/towpath/{service}.role-id", secretIDFile: "/etc/towpath/{service}.secret-id"}
+`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := command(t, "settings", "rules", "prod", "--discover")
+	if code != exitDone {
+		t.Fatalf("%d %s", code, stderr)
+	}
+	for _, want := range []string{
+		"consul acl policy create -name towpath-prod-gateway", `key_prefix "config/prod/" { policy = "write" }`, `key_prefix "config/prod/all/" { policy = "read" }`,
+		"> /etc/towpath/promote.token", "vault policy write towpath-prod-promote", `path "secret/data/prod/+/+"`,
+		"auth/approle/role/towpath-prod-watch/secret-id > /etc/towpath/watch.secret-id", "secret_id_num_uses=1", "auth/token/roles/towpath-prod-app",
+	} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("no %q in\n%s", want, stdout)
+		}
+	}
+	if code, stdout, _ := command(t, "settings", "rules", "qa"); code != exitDone || strings.Count(stdout, "nothing to do") != 2 {
+		t.Errorf("%d %s", code, stdout)
+	}
+	if code, _, stderr := command(t, "settings", "rules", "qa", "--platform", file+".missing"); code != exitFailed || !strings.Contains(stderr, ".missing") {
+		t.Errorf("%d %s", code, stderr)
 	}
 }
 
