@@ -19,6 +19,7 @@ import (
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/registry"
 	"towpath.dev/pkg/settings"
+	"towpath.dev/pkg/settings/providers"
 	"towpath.dev/pkg/worker"
 	"towpath.dev/services/gateway/git"
 	"towpath.dev/services/gateway/page"
@@ -39,9 +40,11 @@ type Service struct {
 	logger   *slog.Logger
 	actors   *identity.Actors
 	settings *settings.Store
-	git      *git.Store
-	pages    *page.Pages
-	evidence *registry.Client
+	// keepStores keeps the logins of the stores of settings alive.
+	keepStores func() (leave func())
+	git        *git.Store
+	pages      *page.Pages
+	evidence   *registry.Client
 
 	url         string // without a slash at the end
 	socket      string // where git's hooks find the gateway
@@ -95,6 +98,7 @@ func (s *Service) Run(ctx context.Context) error {
 	if err := s.open(ctx); err != nil {
 		return err
 	}
+	defer s.keepStores()()
 	hooks, clean, err := s.listenForHooks()
 	if err != nil {
 		return err
@@ -137,7 +141,10 @@ func (s *Service) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.settings, err = settings.Open(s.rt.Ledger, key); err != nil {
+	s.settings, s.keepStores, err = providers.Open(providers.Options{
+		Client: s.rt.Ledger, Key: key, Platform: s.rt.Platform, Service: events.Gateway, Logger: s.logger,
+	})
+	if err != nil {
 		return err
 	}
 	viewKey, err := s.viewKey()

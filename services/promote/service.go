@@ -28,6 +28,7 @@ import (
 	"towpath.dev/pkg/policy"
 	"towpath.dev/pkg/registry"
 	"towpath.dev/pkg/settings"
+	"towpath.dev/pkg/settings/providers"
 	"towpath.dev/pkg/worker"
 	"towpath.dev/services/promote/deploy"
 )
@@ -50,6 +51,8 @@ type Service struct {
 	settings *settings.Store
 	promoter *promoter
 	catalog  *catalog.Catalog // nil where effects stand in for the engines
+	// keepStores keeps the logins of the stores of settings alive.
+	keepStores func() (leave func())
 }
 
 // New validates and reads the key of the settings; it does no other IO.
@@ -62,11 +65,13 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, fmt.Errorf("promote: %w", err)
 	}
 	rt := deps.Runtime
-	store, err := settings.Open(rt.Ledger, key)
+	store, keep, err := providers.Open(providers.Options{
+		Client: rt.Ledger, Key: key, Platform: rt.Platform, Service: events.Promote, Logger: rt.Logger,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("promote: %w", err)
 	}
-	s := &Service{cfg: cfg.withDefaults(), rt: rt, registry: deps.Registry, settings: store}
+	s := &Service{cfg: cfg.withDefaults(), rt: rt, registry: deps.Registry, settings: store, keepStores: keep}
 	if s.registry == nil {
 		s.registry = registry.New(registry.Options{})
 	}
@@ -79,6 +84,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 
 // Run promotes until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
+	defer s.keepStores()() // work under way needs them after ctx has ended
 	if s.promoter.effects == nil {
 		// The ledger's id, which names what this installation makes on engines, is that of its first event.
 		if err := s.rt.Fold.Wait(ctx, 1); err != nil {
