@@ -8,36 +8,14 @@ import (
 	"strings"
 
 	"towpath.dev/pkg/identity"
+	"towpath.dev/services/gateway/view"
 )
 
-// actorView is an actor as it is shown: everything but the hashes of its tokens.
-type actorView struct {
-	ID        string   `json:"id"`
-	Kind      string   `json:"kind"`
-	Name      string   `json:"name,omitempty"`
-	Email     string   `json:"email,omitempty"`
-	Roles     []string `json:"roles"`
-	External  []string `json:"external,omitempty"`
-	SpeaksFor []string `json:"speaksFor,omitempty"`
-	Tokens    int      `json:"tokens"`
-	Created   string   `json:"created"`
-	Erased    bool     `json:"erased,omitempty"`
-}
-
-func viewActor(a identity.Actor) actorView {
-	return actorView{
+func viewActor(a identity.Actor) view.Actor {
+	return view.Actor{
 		ID: a.ID, Kind: a.Kind, Name: a.Name, Email: a.Email, Roles: append([]string{}, a.Roles...), External: a.External,
 		SpeaksFor: a.SpeaksFor, Tokens: len(a.Tokens), Created: a.Created.Format("2006-01-02T15:04:05Z07:00"), Erased: a.Erased,
 	}
-}
-
-// newActor is an actor to be made.
-type newActor struct {
-	Kind      string   `json:"kind"`
-	Name      string   `json:"name"`
-	Email     string   `json:"email"`
-	Roles     []string `json:"roles"`
-	SpeaksFor []string `json:"speaksFor"`
 }
 
 const (
@@ -50,7 +28,7 @@ func doActors(c *call) error {
 	if err != nil {
 		return err
 	}
-	list := make([]actorView, 0, len(actors))
+	list := make([]view.Actor, 0, len(actors))
 	for _, a := range actors {
 		list = append(list, viewActor(a))
 	}
@@ -59,7 +37,7 @@ func doActors(c *call) error {
 }
 
 func doAddActor(c *call) error {
-	var body newActor
+	var body view.NewActor
 	if err := c.decode(&body); err != nil {
 		return err
 	}
@@ -86,7 +64,7 @@ func doAddActor(c *call) error {
 }
 
 // addActor makes an actor. Whoever is known by an address only as the author of commits becomes this person.
-func (s *Service) addActor(ctx context.Context, body newActor) (identity.Actor, error) {
+func (s *Service) addActor(ctx context.Context, body view.NewActor) (identity.Actor, error) {
 	if body.Email == "" {
 		return s.actors.Create(ctx, identity.Actor{Kind: body.Kind, Name: body.Name, Roles: body.Roles, SpeaksFor: body.SpeaksFor})
 	}

@@ -7,6 +7,7 @@ import (
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/services/gateway/view"
 )
 
 // Bounds of a replay of all that is stuck.
@@ -24,19 +25,6 @@ func causeOf(run *fold.Run, name string, s fold.Stage) string {
 		cause = "no cause is known"
 	}
 	return name + ": " + cause
-}
-
-// stuckGroup is stages that are stuck for the same cause, for people and programs.
-type stuckGroup struct {
-	Cause  string       `json:"cause"`
-	Stages []stuckStage `json:"stages"`
-}
-
-type stuckStage struct {
-	Run     string `json:"run"`
-	Stage   string `json:"stage"`
-	Env     string `json:"env,omitempty"`
-	Attempt int    `json:"attempt"` // that is stuck
 }
 
 // groupStuck groups what is stuck by its cause: the largest group first, and in each what is stuck the longest. more is
@@ -85,6 +73,11 @@ func groupStuck(apps []*fold.App) (groups []events.StuckGroup, more int) {
 	return groups, more
 }
 
+// shownStage is a stuck stage for people and programs.
+func shownStage(s events.StuckStage) view.ReplayStage {
+	return view.ReplayStage{Run: fold.Name(s.App, s.Run), Stage: s.Stage, Env: string(s.Environment), Attempt: s.Attempt}
+}
+
 func decideAllStuck(o order, s scope, d decision) (decision, *problem) {
 	groups, more := groupStuck(s.apps)
 	if len(groups) == 0 {
@@ -97,12 +90,12 @@ func decideAllStuck(o order, s scope, d decision) (decision, *problem) {
 	d.command.Groups = groups
 	n := 0
 	for _, g := range groups {
-		shown := stuckGroup{Cause: g.Cause}
+		shown := view.StuckGroup{Cause: g.Cause}
 		for _, one := range g.Stages {
-			shown.Stages = append(shown.Stages, stuckStage{fold.Name(one.App, one.Run), one.Stage, string(one.Environment), one.Attempt})
+			shown.Stages = append(shown.Stages, shownStage(one))
 		}
 		n += len(g.Stages)
-		d.Groups = append(d.Groups, shown)
+		d.preview.Groups = append(d.preview.Groups, shown)
 	}
 	d.text = fmt.Sprintf("%s in %s: one of each first, %d at a time, until %d alike have failed", plural(n, "stuck stage"), plural(len(groups), "group"), maxAtOnce, maxAlike)
 	if more > 0 {
@@ -111,82 +104,70 @@ func decideAllStuck(o order, s scope, d decision) (decision, *problem) {
 	return d, nil
 }
 
-// result is what became of one stage of a replay of all that is stuck.
-type result string
-
-// The results.
-const (
-	untried   result = "untried"    // still stuck in the same attempt
-	underWay  result = "under way"  // replayed, and not at its end
-	wentOn    result = "went on"    // replayed, and past where it was stuck, or waiting for somebody
-	stopAgain result = "stopped"    // replayed, and it stopped again
-	takenOver result = "taken over" // somebody or something else has changed it
-)
-
 // became says what a stage of a replay of all that is stuck has come to, and why where it stopped again.
-func became(parent string, target events.StuckStage, app *fold.App) (result, string) {
+func became(parent string, target events.StuckStage, app *fold.App) (view.Result, string) {
 	if app == nil || app.Run(target.Run) == nil {
-		return takenOver, ""
+		return view.TakenOver, ""
 	}
 	run := app.Run(target.Run)
 	stage, ok := run.Stage(target.Stage, target.Environment)
 	switch {
 	case !ok || run.Cancelled != nil || run.SupersededBy != 0:
-		return takenOver, ""
+		return view.TakenOver, ""
 	case stage.Attempt == target.Attempt && stage.Status == fold.Stuck:
-		return untried, ""
+		return view.Untried, ""
 	case stage.Attempt != target.Attempt+1 || stage.Replay == nil || stage.Replay.Parent != parent:
-		return takenOver, ""
+		return view.TakenOver, ""
 	}
 	watched := []fold.Stage{stage}
 	if env := run.Env(target.Environment); env != nil {
 		if env.Verified {
-			return wentOn, ""
+			return view.WentOn, ""
 		}
 		watched = []fold.Stage{env.Promote, env.Verify}
 	}
 	done := true
 	for _, s := range watched {
 		if halted(s) {
-			return stopAgain, causeOf(run, target.Stage, s)
+			return view.StopAgain, causeOf(run, target.Stage, s)
 		}
 		if s.Status == fold.Waiting {
-			return wentOn, ""
+			return view.WentOn, ""
 		}
 		done = done && s.Ended()
 	}
 	if done || app.Hold != nil && stage.Status == fold.Pending {
-		return wentOn, ""
+		return view.WentOn, ""
 	}
-	return underWay, ""
+	return view.UnderWay, ""
 }
 
 // groupState is how far one group of a replay of all that is stuck is.
 type groupState struct {
-	results []result
+	results []view.Result
 	causes  []string // of those that stopped again
-	count   map[result]int
+	count   map[view.Result]int
 }
 
 // proven reports whether one of the group was tried to its end; so does a group of which nothing can be tried any more.
 func (g groupState) proven() bool {
-	return g.count[wentOn]+g.count[stopAgain] > 0 || g.count[untried]+g.count[underWay] == 0
+	return g.count[view.WentOn]+g.count[view.StopAgain] > 0 || g.count[view.Untried]+g.count[view.UnderWay] == 0
 }
 
 // room reports whether another of the group may be tried: its failures and what may become one are fewer than three.
 func (g groupState) room() bool {
-	return g.count[untried] > 0 && g.count[stopAgain]+g.count[underWay] < maxAlike
+	return g.count[view.Untried] > 0 && g.count[view.StopAgain]+g.count[view.UnderWay] < maxAlike
 }
 
 func stateOf(c fold.Command, app func(events.Slug) *fold.App) []groupState {
 	states := make([]groupState, len(c.Groups))
 	for i, group := range c.Groups {
-		states[i] = groupState{count: map[result]int{}}
+		states[i] = groupState{count: map[view.Result]int{}}
 		for _, target := range group.Stages {
 			r, cause := became(c.ID, target, app(target.App))
 			states[i].results = append(states[i].results, r)
 			states[i].count[r]++
-			if r == stopAgain {
+			if r == view.StopAgain {
 				states[i].causes = append(states[i].causes, cause)
 			}
 		}
@@ -222,7 +203,7 @@ func alikeAcross(states []groupState) (most int, cause string) {
 // more than one group.
 func decideReplays(c fold.Command, app func(events.Slug) *fold.App, superseded bool) (replay []events.StuckStage, finished *events.CommandFinished) {
 	states := stateOf(c, app)
-	total := map[result]int{}
+	total := map[view.Result]int{}
 	for _, s := range states {
 		for r, n := range s.count {
 			total[r] += n
@@ -236,17 +217,17 @@ func decideReplays(c fold.Command, app func(events.Slug) *fold.App, superseded b
 	case across >= maxAlike:
 		why = fmt.Sprintf("%d stopped again for the same cause: %s", across, cause)
 	default:
-		replay = choose(c, states, min(maxAtOnce, maxAlike-across)-total[underWay])
+		replay = choose(c, states, min(maxAtOnce, maxAlike-across)-total[view.UnderWay])
 	}
-	if len(replay) > 0 || total[underWay] > 0 && !superseded {
+	if len(replay) > 0 || total[view.UnderWay] > 0 && !superseded {
 		return replay, nil
 	}
-	if left := total[untried]; why == "" && left > 0 {
+	if left := total[view.Untried]; why == "" && left > 0 {
 		why = fmt.Sprintf("%d alike stopped again in each group that is left", maxAlike)
 	}
 	return nil, &events.CommandFinished{
 		About: events.About{ID: c.ID}, Verb: c.Verb, Why: why,
-		WentOn: total[wentOn], Stopped: total[stopAgain], TakenOver: total[takenOver], Left: total[untried] + total[underWay],
+		WentOn: total[view.WentOn], Stopped: total[view.StopAgain], TakenOver: total[view.TakenOver], Left: total[view.Untried] + total[view.UnderWay],
 	}
 }
 
@@ -260,29 +241,29 @@ func choose(c fold.Command, states []groupState, free int) []events.StuckStage {
 	}
 	if allProven {
 		slices.SortStableFunc(order, func(a, b int) int {
-			if x, y := states[a].count[wentOn] > 0, states[b].count[wentOn] > 0; x != y {
+			if x, y := states[a].count[view.WentOn] > 0, states[b].count[view.WentOn] > 0; x != y {
 				if x {
 					return -1
 				}
 				return 1
 			}
-			return states[a].count[stopAgain] - states[b].count[stopAgain]
+			return states[a].count[view.StopAgain] - states[b].count[view.StopAgain]
 		})
 	}
 	var chosen []events.StuckStage
 	for _, i := range order {
 		s := states[i]
-		if !allProven && (s.proven() || s.count[underWay] > 0) {
+		if !allProven && (s.proven() || s.count[view.UnderWay] > 0) {
 			continue
 		}
 		for n, r := range s.results {
 			if len(chosen) >= free || !s.room() {
 				break
 			}
-			if r == untried {
+			if r == view.Untried {
 				chosen = append(chosen, c.Groups[i].Stages[n])
-				s.count[untried]--
-				s.count[underWay]++
+				s.count[view.Untried]--
+				s.count[view.UnderWay]++
 				if !allProven {
 					break
 				}

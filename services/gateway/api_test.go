@@ -17,6 +17,7 @@ import (
 	"towpath.dev/pkg/ledger/fold/foldtest"
 	"towpath.dev/pkg/wholefile"
 	"towpath.dev/services/gateway/view"
+	"towpath.dev/services/towpath/client"
 )
 
 // write appends an event as the service that its subject names, and waits until the gateway has it.
@@ -156,8 +157,8 @@ func TestCommands(t *testing.T) {
 	s.live("hello", 1, "dev")
 
 	approve := order{ID: id("approve", 1), Verb: "approve", App: "hello", Run: 1, Env: "prod", Digest: digest, Reason: "seen in dev"}
-	first := get[answered](s, "POST", "/v1/commands", approve)
-	again := get[answered](s, "POST", "/v1/commands", approve)
+	first := get[view.Answer](s, "POST", "/v1/commands", approve)
+	again := get[view.Answer](s, "POST", "/v1/commands", approve)
 	if first.Seq == 0 || again != first || !strings.Contains(first.Text, "1 of 1") {
 		t.Errorf("answers %+v, %+v", first, again)
 	}
@@ -178,7 +179,7 @@ func TestCommands(t *testing.T) {
 		t.Errorf("refusals are not recorded: %v", types)
 	}
 
-	hold := get[answered](s, "POST", "/v1/commands", order{ID: id("hold", 1), Verb: "hold", App: "hello", Reason: "fire drill"})
+	hold := get[view.Answer](s, "POST", "/v1/commands", order{ID: id("hold", 1), Verb: "hold", App: "hello", Reason: "fire drill"})
 	if s.fold().App("hello").Hold == nil || hold.Text == "" {
 		t.Error("it is not held")
 	}
@@ -188,18 +189,18 @@ func TestCommands(t *testing.T) {
 	if held := get[view.Run](s, "GET", "/v1/apps/hello/runs/2", nil); held.Status != "waiting" || held.Command != "towpath resume hello" || held.For != "an operator" {
 		t.Errorf("held run %+v", held)
 	}
-	get[answered](s, "POST", "/v1/commands", order{ID: id("hold", 1), Verb: "hold", App: "hello"})
-	get[answered](s, "POST", "/v1/commands", order{ID: id("resume", 1), Verb: "resume", App: "hello"})
+	get[view.Answer](s, "POST", "/v1/commands", order{ID: id("hold", 1), Verb: "hold", App: "hello"})
+	get[view.Answer](s, "POST", "/v1/commands", order{ID: id("resume", 1), Verb: "resume", App: "hello"})
 	if status, _ := ask(order{ID: id("resume", 2), Verb: "resume", App: "hello"}); status != http.StatusConflict {
 		t.Errorf("resuming what is not held: %d", status)
 	}
-	get[answered](s, "POST", "/v1/commands", order{ID: id("hold", 3), Verb: "hold"})
+	get[view.Answer](s, "POST", "/v1/commands", order{ID: id("hold", 3), Verb: "hold"})
 	if s.fold().Held() == nil {
 		t.Error("not everything is held")
 	}
-	get[answered](s, "POST", "/v1/commands", order{ID: id("resume", 3), Verb: "resume"})
+	get[view.Answer](s, "POST", "/v1/commands", order{ID: id("resume", 3), Verb: "resume"})
 
-	get[answered](s, "POST", "/v1/commands", order{ID: id("cancel", 1), Verb: "cancel", App: "hello", Run: 2, Reason: "wrong branch"})
+	get[view.Answer](s, "POST", "/v1/commands", order{ID: id("cancel", 1), Verb: "cancel", App: "hello", Run: 2, Reason: "wrong branch"})
 	if run := get[view.Run](s, "GET", "/v1/apps/hello/runs/2", nil); run.Status != "cancelled" || run.Detail != "wrong branch" || run.Finished == nil {
 		t.Errorf("cancelled run %+v", run)
 	}
@@ -250,12 +251,12 @@ func TestReplay(t *testing.T) {
 	}
 	replay := order{ID: id("replay", 1), Verb: "replay", App: "hello", Run: 1, Stage: "promote", Env: "prod", Reason: "mended"}
 	before := s.fold().Seq()
-	preview := get[previewed](s, "POST", "/v1/commands?dryRun=1", replay)
+	preview := get[view.Preview](s, "POST", "/v1/commands?dryRun=1", replay)
 	if preview.Text != "3 effects already done are kept, 2 will run, no rebuild" || len(preview.Kept) != 3 || preview.Runs[0] != "promote to prod, attempt 2" || s.fold().Seq() != before {
 		t.Errorf("preview %+v", preview)
 	}
-	done := get[answered](s, "POST", "/v1/commands", replay)
-	if again := get[answered](s, "POST", "/v1/commands", replay); again != done {
+	done := get[view.Answer](s, "POST", "/v1/commands", replay)
+	if again := get[view.Answer](s, "POST", "/v1/commands", replay); again != done {
 		t.Errorf("the same replay again: %+v, %+v", done, again)
 	}
 	if stage := s.run("hello", 1).Env("prod").Promote; stage.Attempt != 2 || stage.Replay == nil || stage.Replay.Reason != "mended" {
@@ -265,7 +266,7 @@ func TestReplay(t *testing.T) {
 		t.Errorf("run %+v", run.Stages[4])
 	}
 	s.restart()
-	get[answered](s, "POST", "/v1/commands", order{ID: id("replay", 2), Verb: "replay", App: "hello", Run: 1, Stage: "vet"})
+	get[view.Answer](s, "POST", "/v1/commands", order{ID: id("replay", 2), Verb: "replay", App: "hello", Run: 1, Stage: "vet"})
 	if status, answer := s.ask(s.token, "POST", "/v1/commands", order{ID: id("replay", 3), Verb: "replay", App: "hello", Run: 1, Stage: "verify", Env: "prod"}); status != http.StatusConflict || !strings.Contains(answer, "it has not begun") {
 		t.Errorf("replaying what has not begun: %d %s", status, answer)
 	}
@@ -394,11 +395,11 @@ func TestEvents(t *testing.T) {
 	}
 	defer response.Body.Close()
 	lines := bufio.NewScanner(response.Body)
-	read := func() eventLine {
+	read := func() view.EventLine {
 		if !lines.Scan() {
 			t.Fatal(lines.Err())
 		}
-		var e eventLine
+		var e view.EventLine
 		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
 			t.Fatal(err)
 		}
@@ -479,7 +480,7 @@ func TestLogs(t *testing.T) {
 func TestDoctor(t *testing.T) {
 	s := newStation(t)
 	states := map[string]string{}
-	for _, c := range get[[]check](s, "GET", "/v1/doctor", nil) {
+	for _, c := range get[[]client.Check](s, "GET", "/v1/doctor", nil) {
 		states[c.Name] = c.Status
 		if c.Detail == "" || c.Status != checkOK && c.Fix == "" {
 			t.Errorf("check %+v", c)
@@ -491,7 +492,7 @@ func TestDoctor(t *testing.T) {
 		}
 	}
 	s.ledger.CloseDoor()
-	for _, c := range get[[]check](s, "GET", "/v1/doctor", nil) {
+	for _, c := range get[[]client.Check](s, "GET", "/v1/doctor", nil) {
 		if c.Name == "door" && c.Status != checkBroken {
 			t.Errorf("the door is shut: %+v", c)
 		}

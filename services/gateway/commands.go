@@ -14,6 +14,7 @@ import (
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/worker/boundary"
+	"towpath.dev/services/gateway/view"
 )
 
 const (
@@ -29,13 +30,6 @@ type speaker struct {
 	actor   identity.Actor
 	relay   string // the bot that passed it on; empty: the actor's own words
 	channel string // http, bus, or where the actor said it to the bot: slack
-}
-
-// answered is what became of a command.
-type answered struct {
-	ID   string `json:"id"`
-	Text string `json:"text"`
-	Seq  uint64 `json:"seq"`
 }
 
 // commandVerbs are what Authorize is asked for a command's verb.
@@ -102,14 +96,15 @@ func doCommand(c *call) error {
 }
 
 // preview says what an order would do, and records nothing.
-func (s *Service) preview(ctx context.Context, by speaker, o order) (previewed, error) {
+func (s *Service) preview(ctx context.Context, by speaker, o order) (view.Preview, error) {
 	d, _, err := s.judge(ctx, by, o)
-	return d.previewed(), err
+	d.preview.Text = d.text
+	return d.preview, err
 }
 
 // command judges an order and records it. Every way in ends here. The same order sent again, by its id, gets the answer
 // that it got before, also from another process.
-func (s *Service) command(ctx context.Context, by speaker, o order) (answered, error) {
+func (s *Service) command(ctx context.Context, by speaker, o order) (view.Answer, error) {
 	boundary.Reached(events.Gateway, boundary.Received, o.App)
 	defer boundary.Reached(events.Gateway, boundary.Ack, o.App)
 	if answer, done, err := s.before(ctx, by, o); done || err != nil {
@@ -124,11 +119,11 @@ func (s *Service) command(ctx context.Context, by speaker, o order) (answered, e
 			return answer, err
 		}
 		s.recordRefusal(ctx, by, in, why)
-		return answered{}, why
+		return view.Answer{}, why
 	case err != nil:
-		return answered{}, err
+		return view.Answer{}, err
 	case d.already != nil:
-		return answered{o.ID, d.text, d.already.Seq}, nil
+		return view.Answer{ID: o.ID, Text: d.text, Seq: d.already.Seq}, nil
 	}
 	return s.record(ctx, by, in, d)
 }
@@ -182,7 +177,7 @@ func (s *Service) event(by speaker, o order, d decision) (events.Event, events.S
 }
 
 // record appends the command and answers.
-func (s *Service) record(ctx context.Context, by speaker, o order, d decision) (answered, error) {
+func (s *Service) record(ctx context.Context, by speaker, o order, d decision) (view.Answer, error) {
 	event, subject := s.event(by, o, d)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), appendBound)
 	defer cancel()
@@ -194,28 +189,28 @@ func (s *Service) record(ctx context.Context, by speaker, o order, d decision) (
 		return answer, err
 	}
 	if err != nil {
-		return answered{}, fmt.Errorf("recording the command: %w", err)
+		return view.Answer{}, fmt.Errorf("recording the command: %w", err)
 	}
 	s.done.add(o.ID, remembered{by.actor.ID, o, d.text, record.Seq})
-	return answered{o.ID, d.text, record.Seq}, nil
+	return view.Answer{ID: o.ID, Text: d.text, Seq: record.Seq}, nil
 }
 
 // before finds the answer that the same order got before: in memory, or in the ledger. An order that was refused is
 // refused again.
-func (s *Service) before(ctx context.Context, by speaker, o order) (answer answered, done bool, err error) {
+func (s *Service) before(ctx context.Context, by speaker, o order) (answer view.Answer, done bool, err error) {
 	if r, ok := s.done.find(o.ID); ok && r.actor == by.actor.ID && r.order == o {
-		return answered{o.ID, r.text, r.seq}, true, nil
+		return view.Answer{ID: o.ID, Text: r.text, Seq: r.seq}, true, nil
 	}
 	for _, subject := range s.recordedUnder(o) {
 		record, found, err := s.rt.Ledger.Written(ctx, subject)
 		if err != nil {
-			return answered{}, false, fmt.Errorf("looking for command %s: %w", o.ID, err)
+			return view.Answer{}, false, fmt.Errorf("looking for command %s: %w", o.ID, err)
 		}
 		if found {
 			return answerIn(record, by, o)
 		}
 	}
-	return answered{}, false, nil
+	return view.Answer{}, false, nil
 }
 
 // stored is the app under which the order is recorded: a replay of all that is stuck is found by its id alone, whichever
@@ -252,31 +247,31 @@ func (s *Service) recordedUnder(o order) []events.Subject {
 
 // answerIn is the answer that an event gives to the order that it records; an error where it records another order, or a
 // refusal.
-func answerIn(r ledger.Record, by speaker, o order) (answered, bool, error) {
+func answerIn(r ledger.Record, by speaker, o order) (view.Answer, bool, error) {
 	other := conflict("commanding", o.ID, "this id was used for another command", "choose a new id")
-	answer := answered{o.ID, "", r.Seq}
+	answer := view.Answer{ID: o.ID, Seq: r.Seq}
 	switch b := r.Event.Body.(type) {
 	case *events.CommandReceived:
 		if b.Verb != o.Verb || b.Actor != by.actor.ID {
-			return answered{}, true, other
+			return view.Answer{}, true, other
 		}
 		answer.Text = b.Answer
 	case *events.ReplayRequested:
 		if o.Verb != events.VerbReplay || b.Actor != by.actor.ID || o.Stage != "" && o.Stage != b.Stage {
-			return answered{}, true, other
+			return view.Answer{}, true, other
 		}
 		answer.Text = b.Answer
 	case *events.CommandRefused:
 		if b.Verb != o.Verb || b.Actor != by.actor.ID {
-			return answered{}, true, other
+			return view.Answer{}, true, other
 		}
 		p := conflict(b.Why, "", "", b.Do)
 		if status := statusOf(b.Code); status != 0 {
 			p.Status, p.Code = status, b.Code
 		}
-		return answered{}, true, p
+		return view.Answer{}, true, p
 	default:
-		return answered{}, true, other
+		return view.Answer{}, true, other
 	}
 	if answer.Text == "" {
 		answer.Text = o.Verb + " is recorded"

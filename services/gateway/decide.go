@@ -10,6 +10,7 @@ import (
 	"towpath.dev/pkg/pipeline"
 	"towpath.dev/pkg/policy"
 	"towpath.dev/services/gateway/git"
+	"towpath.dev/services/gateway/view"
 )
 
 // found is what an update of a reference brings.
@@ -190,7 +191,7 @@ type decision struct {
 	replay  *events.ReplayRequested // instead of command
 	already *fold.Command           // instead of either: it was done before
 	text    string                  // for people
-	preview                         // of a replay
+	preview view.Preview            // of a replay; its text is text
 }
 
 // decide judges an order on the fold. Gates are promote's to judge; what can never count is refused here, with why.

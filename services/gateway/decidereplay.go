@@ -9,51 +9,8 @@ import (
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/settings"
+	"towpath.dev/services/gateway/view"
 )
-
-// preview is what a replay keeps, what it runs, and what is not as it was at the attempt before.
-type preview struct {
-	Attempt   int             `json:"attempt,omitempty"` // the number of the new one
-	Kept      []string        `json:"kept,omitempty"`
-	Runs      []string        `json:"runs,omitempty"`
-	Pins      *pinned         `json:"pins,omitempty"`
-	Settings  []settingChange `json:"settings,omitempty"`
-	Approvals []approvalFate  `json:"approvals,omitempty"`
-	Groups    []stuckGroup    `json:"groups,omitempty"` // of a replay of all that is stuck
-}
-
-// previewed is what a command would do.
-type previewed struct {
-	Text string `json:"text"`
-	preview
-}
-
-func (d decision) previewed() previewed { return previewed{d.text, d.preview} }
-
-// pinned is what the new attempt uses as it is.
-type pinned struct {
-	Digest     string `json:"digest,omitempty"` // of the image; empty where it is to be built
-	Definition string `json:"definition"`       // digest of the pipeline
-	Policy     string `json:"policy"`           // digest of what it is judged by
-	PolicyWas  string `json:"policyWas,omitempty"`
-}
-
-// settingChange is a setting that is not as the attempt before had it. Values are never shown.
-type settingChange struct {
-	Key     string `json:"key"`
-	Kind    string `json:"kind"`              // config or secret
-	Was     uint64 `json:"was,omitempty"`     // version; 0: it was not used
-	Is      uint64 `json:"is,omitempty"`      // version; 0: it is not used any more
-	Missing bool   `json:"missing,omitempty"` // it has no value now: the attempt will wait for one
-}
-
-// approvalFate is what becomes of an approval.
-type approvalFate struct {
-	Env   string `json:"env"`
-	Actor string `json:"actor"`
-	Kept  bool   `json:"kept"`
-	Why   string `json:"why,omitempty"` // of one that is dropped
-}
 
 func decideReplay(o order, s scope, run *fold.Run, d decision) (decision, *problem) {
 	stage, ok := run.Stage(o.Stage, o.Env)
@@ -88,7 +45,7 @@ func decideReplay(o order, s scope, run *fold.Run, d decision) (decision, *probl
 		d.replay.Policy = s.newest
 	}
 	d.preview = s.foresee(run, d.replay, stage.Attempt+1)
-	d.text = d.preview.summary(o)
+	d.text = summary(d.preview, o)
 	return d, nil
 }
 
@@ -151,8 +108,8 @@ func newerIn(app *fold.App, run *fold.Run, stage string, env events.Slug) int {
 }
 
 // foresee says what a replay will do as far as no gate comes in between.
-func (s scope) foresee(run *fold.Run, replay *events.ReplayRequested, attempt int) preview {
-	p := preview{Attempt: attempt, Pins: &pinned{Definition: run.Start.DefinitionDigest, Policy: run.Policy}}
+func (s scope) foresee(run *fold.Run, replay *events.ReplayRequested, attempt int) view.Preview {
+	p := view.Preview{Attempt: attempt, Pins: &view.Pins{Definition: run.Start.DefinitionDigest, Policy: run.Policy}}
 	rejudged := replay.Policy != ""
 	if rejudged {
 		p.Pins.Policy, p.Pins.PolicyWas = replay.Policy, run.Policy
@@ -202,7 +159,7 @@ func (s scope) foresee(run *fold.Run, replay *events.ReplayRequested, attempt in
 }
 
 // summary is the preview in one line.
-func (p preview) summary(o order) string {
+func summary(p view.Preview, o order) string {
 	text := fmt.Sprintf("%s already done %s kept, %d will run, ", plural(len(p.Kept), "effect"), isAre(len(p.Kept)), len(p.Runs))
 	switch {
 	case o.Stage != fold.StageBuild:
@@ -231,14 +188,14 @@ func isAre(n int) string {
 
 // settingChanges compares the settings of the run's last attempt in an environment, or else of what runs there, with
 // those that are there now.
-func (s scope) settingChanges(run *fold.Run, env events.Slug) []settingChange {
+func (s scope) settingChanges(run *fold.Run, env events.Slug) []view.SettingChange {
 	if s.present == nil {
 		return nil
 	}
-	var changes []settingChange
+	var changes []view.SettingChange
 	for _, key := range s.missing {
 		kind, name, _ := strings.Cut(key, " ")
-		changes = append(changes, settingChange{Key: name, Kind: kind, Missing: true})
+		changes = append(changes, view.SettingChange{Key: name, Kind: kind, Missing: true})
 	}
 	before := s.app.Env(env).Live()
 	for _, slot := range slices.Backward(s.app.Env(env).Slots) {
@@ -259,7 +216,7 @@ func (s scope) settingChanges(run *fold.Run, env events.Slug) []settingChange {
 		}
 		for _, key := range keys {
 			if was[key] != is[key] {
-				changes = append(changes, settingChange{Key: key, Kind: string(kind), Was: was[key], Is: is[key]})
+				changes = append(changes, view.SettingChange{Key: key, Kind: string(kind), Was: was[key], Is: is[key]})
 			}
 		}
 	}
@@ -270,11 +227,11 @@ func (s scope) settingChanges(run *fold.Run, env events.Slug) []settingChange {
 
 // approvalFates says which of the approvals that count will count after the replay. Only what is known now is said: a
 // verdict that differs, or another image, drops more.
-func (s scope) approvalFates(run *fold.Run, replay *events.ReplayRequested) []approvalFate {
+func (s scope) approvalFates(run *fold.Run, replay *events.ReplayRequested) []view.Approval {
 	if run.Artifact == nil {
 		return nil
 	}
-	var fates []approvalFate
+	var fates []view.Approval
 	for _, e := range run.Envs {
 		if e.Verified && e.Name != replay.Environment || s.rule(run, e.Name).Count == 0 {
 			continue
@@ -288,7 +245,7 @@ func (s scope) approvalFates(run *fold.Run, replay *events.ReplayRequested) []ap
 			told[r.Actor] = true
 			if r.Verb == events.VerbApprove {
 				why := s.drops(run, e.Name, replay)
-				fates = append(fates, approvalFate{Env: string(e.Name), Actor: r.Actor, Kept: why == "", Why: why})
+				fates = append(fates, view.Approval{Env: string(e.Name), Actor: r.Actor, Kept: why == "", Why: why})
 			}
 		}
 	}

@@ -24,18 +24,6 @@ import (
 // maxLast is how many of the last events one answer gives.
 const maxLast = 1000
 
-// eventLine is one event as it is sent, with where it is stored and what it says to people.
-type eventLine struct {
-	Seq     uint64          `json:"seq"`
-	Time    time.Time       `json:"time"`
-	Subject string          `json:"subject"`
-	Type    events.Type     `json:"type"`
-	Actor   string          `json:"actor,omitempty"`     // id of who asked for it
-	Name    string          `json:"actorName,omitempty"` // as long as the table of actors knows one
-	Detail  string          `json:"detail,omitempty"`
-	Event   json.RawMessage `json:"event"`
-}
-
 // cloudEvent is an event in CloudEvents' structured mode. With what the extensions hold it can be verified and asked
 // for again.
 type cloudEvent struct {
@@ -55,7 +43,7 @@ type cloudEvent struct {
 
 // The forms in which events are sent, one a line.
 const (
-	asLines       = ""            // eventLine
+	asLines       = ""            // view.EventLine
 	asCDEvents    = "cdevents"    // the event's body alone, as it was signed
 	asCloudEvents = "cloudevents" // cloudEvent
 )
@@ -363,7 +351,7 @@ func (s *eventSender) form(ctx context.Context, r ledger.Record) any {
 			Sequence: strconv.FormatUint(r.Seq, 10), StoredAs: r.Subject.String(), Signature: r.Signature, Data: r.Body,
 		}
 	}
-	line := eventLine{Seq: r.Seq, Time: r.Time.UTC(), Subject: r.Subject.String(), Type: r.Event.Body.Type(), Event: r.Body}
+	line := view.EventLine{Seq: r.Seq, Time: r.Time.UTC(), Subject: r.Subject.String(), Type: r.Event.Body.Type(), Event: r.Body}
 	line.Actor, line.Detail = view.Event(r.Event)
 	line.Name = s.name(ctx, line.Actor)
 	return line

@@ -10,6 +10,7 @@ import (
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/identity"
+	"towpath.dev/services/gateway/view"
 )
 
 // lines asks for events and returns what came.
@@ -46,7 +47,7 @@ func TestEventQueries(t *testing.T) {
 	taken := &events.SlotTaken{About: events.About{ID: "hello/dev/1"}, Slot: 1, Run: 1, Attempt: 1, Digest: digest, Kind: events.KindDeploy, Environment: "dev"}
 	s.write(events.SlotSubject(1, taken.Type(), "hello", "dev", 1), run.ChainID, taken)
 	all := s.lines(t, "")
-	var first, last eventLine
+	var first, last view.EventLine
 	if json.Unmarshal([]byte(all[0]), &first) != nil || json.Unmarshal([]byte(all[len(all)-1]), &last) != nil {
 		t.Fatal(all)
 	}
@@ -103,7 +104,7 @@ func TestEventForms(t *testing.T) {
 		t.Fatalf("%d lines, %d CDEvents, %d CloudEvents", len(lines), len(plain), len(cloud))
 	}
 	for i := range lines {
-		var line eventLine
+		var line view.EventLine
 		var ce cloudEvent
 		if err := json.Unmarshal([]byte(lines[i]), &line); err != nil {
 			t.Fatal(err)

@@ -21,6 +21,7 @@ import (
 	"towpath.dev/pkg/ledger/ledgertest"
 	"towpath.dev/pkg/worker"
 	"towpath.dev/services/gateway/hook"
+	"towpath.dev/services/gateway/view"
 )
 
 // The test's own executable is the hook that git runs.
@@ -166,7 +167,7 @@ func (s *station) records(app events.Slug) []string {
 		s.t.Fatal(status, answer)
 	}
 	for line := range strings.Lines(answer) {
-		var e eventLine
+		var e view.EventLine
 		if err := json.Unmarshal([]byte(line), &e); err != nil {
 			s.t.Fatal(err)
 		}

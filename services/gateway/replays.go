@@ -12,6 +12,7 @@ import (
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/pause"
+	"towpath.dev/services/gateway/view"
 )
 
 // keepReplaying carries out the replays of all that is stuck, until ctx ends. All that it knows is in the ledger: after a
@@ -96,30 +97,6 @@ func (s *Service) appendOnce(ctx context.Context, subject events.Subject, event 
 	return err
 }
 
-// replaysView is how far a replay of all that is stuck is.
-type replaysView struct {
-	ID       string           `json:"id"`
-	Actor    string           `json:"actor"`
-	Reason   string           `json:"reason,omitempty"`
-	At       time.Time        `json:"at"`
-	Finished bool             `json:"finished"`
-	Why      string           `json:"why,omitempty"` // it ended before everything was tried
-	Groups   []replaysOfGroup `json:"groups"`
-	Seq      uint64           `json:"seq"` // of its last event
-}
-
-type replaysOfGroup struct {
-	Cause  string        `json:"cause"`
-	Stages []replaysDone `json:"stages"`
-}
-
-type replaysDone struct {
-	stuckStage
-	Result  result `json:"result"`
-	Why     string `json:"why,omitempty"`     // of one that stopped again
-	Command string `json:"command,omitempty"` // what replays one that is left or stopped again
-}
-
 // doReplays shows how far a replay of all that is stuck is: what it did, and what is left.
 func doReplays(c *call) error {
 	id := c.r.PathValue("id")
@@ -132,7 +109,7 @@ func doReplays(c *call) error {
 	if !found || !ok || received.Verb != events.VerbReplay {
 		return missing
 	}
-	v := replaysView{ID: id, Actor: received.Actor, Reason: received.Reason, At: record.Event.Time, Groups: []replaysOfGroup{}, Seq: record.Seq}
+	v := view.Replays{ID: id, Actor: received.Actor, Reason: received.Reason, At: record.Event.Time, Groups: []view.StuckGroup{}, Seq: record.Seq}
 	end, found, err := c.s.rt.Ledger.Written(c.r.Context(), events.CommandSubject(c.s.epoch(), events.TypeCommandFinished, "", 0, "", id))
 	if err != nil {
 		return err
@@ -141,7 +118,7 @@ func doReplays(c *call) error {
 		v.Finished, v.Why, v.Seq = true, body.Why, end.Seq
 	}
 	for _, group := range received.Groups {
-		shown := replaysOfGroup{Cause: group.Cause}
+		shown := view.StuckGroup{Cause: group.Cause}
 		for _, target := range group.Stages {
 			shown.Stages = append(shown.Stages, c.s.replaysDone(id, target))
 		}
@@ -151,19 +128,18 @@ func doReplays(c *call) error {
 	return nil
 }
 
-func (s *Service) replaysDone(parent string, target events.StuckStage) replaysDone {
+func (s *Service) replaysDone(parent string, target events.StuckStage) view.ReplayStage {
 	app := s.fold().App(target.App)
 	r, _ := became(parent, target, app)
-	done := replaysDone{
-		stuckStage: stuckStage{fold.Name(target.App, target.Run), target.Stage, string(target.Environment), target.Attempt}, Result: r,
-	}
+	done := shownStage(target)
+	done.Result = r
 	if app == nil || app.Run(target.Run) == nil {
 		return done
 	}
 	run := app.Run(target.Run)
 	name, env := stopped(run, target.Environment)
 	stage, ok := run.Stage(name, env)
-	if (r == untried || r == stopAgain) && ok {
+	if (r == view.Untried || r == view.StopAgain) && ok {
 		done.Command = run.ReplayCommand(name, env)
 		if stage.Trouble != nil {
 			done.Why = stage.Trouble.String()

@@ -68,11 +68,11 @@ func TestReplayAllThatIsStuck(t *testing.T) {
 	s.stuck("b-2", "no engine")
 	o := order{ID: id("outage", 1), Verb: "replay", AllStuck: true, Reason: "the registry is back"}
 	before := s.fold().Seq()
-	shown := get[previewed](s, "POST", "/v1/commands?dryRun=1", o)
+	shown := get[view.Preview](s, "POST", "/v1/commands?dryRun=1", o)
 	if len(shown.Groups) != 2 || len(shown.Groups[0].Stages) != 3 || shown.Groups[0].Stages[0].Run != "a-1/1" || s.fold().Seq() != before {
 		t.Fatalf("preview %+v", shown)
 	}
-	first := get[answered](s, "POST", "/v1/commands", o)
+	first := get[view.Answer](s, "POST", "/v1/commands", o)
 	for _, app := range []events.Slug{"a-1", "b-1"} {
 		stage := s.replayed(app, 2)
 		if stage.Replay.Parent != o.ID || stage.Replay.Reason != o.Reason || stage.Replay.Actor == "" || stage.Replay.ID == o.ID {
@@ -80,7 +80,7 @@ func TestReplayAllThatIsStuck(t *testing.T) {
 		}
 	}
 	s.restart()
-	if again := get[answered](s, "POST", "/v1/commands", o); again != first {
+	if again := get[view.Answer](s, "POST", "/v1/commands", o); again != first {
 		t.Errorf("after a restart the same command is answered with %+v, first with %+v", again, first)
 	}
 	if attempt := s.fold().App("a-2").Run(1).Env("dev").Promote.Attempt; attempt != 1 {
@@ -94,23 +94,23 @@ func TestReplayAllThatIsStuck(t *testing.T) {
 	s.replayed("a-3", 2)
 	s.ends("a-2", 2, "no registry")
 	s.ends("a-3", 2, "no registry")
-	var end replaysView
+	var end view.Replays
 	for deadline := time.Now().Add(30 * time.Second); !end.Finished; {
 		if time.Now().After(deadline) {
 			t.Fatalf("it does not finish: %+v", end)
 		}
-		end = get[replaysView](s, "GET", "/v1/replays/"+o.ID, nil)
+		end = get[view.Replays](s, "GET", "/v1/replays/"+o.ID, nil)
 	}
-	results := map[string]result{}
+	results := map[string]view.Result{}
 	for _, g := range end.Groups {
 		for _, one := range g.Stages {
 			results[one.Run] = one.Result
-			if one.Result == stopAgain && (one.Command != "towpath replay "+one.Run+" promote --env dev" || !strings.Contains(one.Why, "no registry")) {
+			if one.Result == view.StopAgain && (one.Command != "towpath replay "+one.Run+" promote --env dev" || !strings.Contains(one.Why, "no registry")) {
 				t.Errorf("%+v", one)
 			}
 		}
 	}
-	want := map[string]result{"a-1/1": stopAgain, "a-2/1": stopAgain, "a-3/1": stopAgain, "b-1/1": wentOn, "b-2/1": wentOn}
+	want := map[string]view.Result{"a-1/1": view.StopAgain, "a-2/1": view.StopAgain, "a-3/1": view.StopAgain, "b-1/1": view.WentOn, "b-2/1": view.WentOn}
 	if fmt.Sprint(results) != fmt.Sprint(want) {
 		t.Errorf("results %v, want %v", results, want)
 	}
@@ -134,18 +134,18 @@ func TestSameCommandAfterARestart(t *testing.T) {
 	cancelled := order{ID: id("cancel", 1), Verb: "cancel", App: "hello", Run: 1, Reason: "drill"}
 	replay := order{ID: id("replay", 1), Verb: "replay", App: "hello", Run: 1}
 	refused := order{ID: id("hold", 1), Verb: "resume", App: "hello"}
-	first := get[answered](s, "POST", "/v1/commands", replay)
+	first := get[view.Answer](s, "POST", "/v1/commands", replay)
 	s.ends("hello", 2, "no engine")
-	second := get[answered](s, "POST", "/v1/commands", cancelled)
+	second := get[view.Answer](s, "POST", "/v1/commands", cancelled)
 	if status, _ := s.ask(s.token, "POST", "/v1/commands", refused); status != http.StatusConflict {
 		t.Errorf("resuming what is not held: %d", status)
 	}
-	get[answered](s, "POST", "/v1/commands", order{ID: id("hold", 2), Verb: "hold", App: "hello"})
+	get[view.Answer](s, "POST", "/v1/commands", order{ID: id("hold", 2), Verb: "hold", App: "hello"})
 	s.restart()
-	if again := get[answered](s, "POST", "/v1/commands", replay); again != first {
+	if again := get[view.Answer](s, "POST", "/v1/commands", replay); again != first {
 		t.Errorf("replay: %+v, first %+v", again, first)
 	}
-	if again := get[answered](s, "POST", "/v1/commands", cancelled); again != second {
+	if again := get[view.Answer](s, "POST", "/v1/commands", cancelled); again != second {
 		t.Errorf("cancel: %+v, first %+v", again, second)
 	}
 	if status, answer := s.ask(s.token, "POST", "/v1/commands", refused); status != http.StatusConflict || !strings.Contains(answer, "it is not held") {
@@ -249,15 +249,15 @@ func TestForeseeAnotherPolicy(t *testing.T) {
 	if why != nil {
 		t.Fatal(why)
 	}
-	if d.replay.Policy != newest || d.replay.Attempt != 1 || d.Pins.Policy != newest || d.Pins.PolicyWas != s.policy || !strings.HasPrefix(d.Runs[0], "vet, attempt 2") {
-		t.Errorf("%+v, pins %+v, runs %q", d.replay, d.Pins, d.Runs)
+	if d.replay.Policy != newest || d.replay.Attempt != 1 || d.preview.Pins.Policy != newest || d.preview.Pins.PolicyWas != s.policy || !strings.HasPrefix(d.preview.Runs[0], "vet, attempt 2") {
+		t.Errorf("%+v, pins %+v, runs %q", d.replay, d.preview.Pins, d.preview.Runs)
 	}
-	if len(d.Approvals) != 1 || d.Approvals[0].Kept || !strings.Contains(d.Approvals[0].Why, "2 approvals in prod, not 1") {
-		t.Errorf("approvals %+v", d.Approvals)
+	if len(d.preview.Approvals) != 1 || d.preview.Approvals[0].Kept || !strings.Contains(d.preview.Approvals[0].Why, "2 approvals in prod, not 1") {
+		t.Errorf("approvals %+v", d.preview.Approvals)
 	}
 	d, why = s.decideBy(order{Verb: "replay", Run: 1}, in)
-	if why != nil || d.replay.Policy != "" || len(d.Approvals) != 1 || !d.Approvals[0].Kept {
-		t.Errorf("pinned: %+v, approvals %+v (%v)", d.replay, d.Approvals, why)
+	if why != nil || d.replay.Policy != "" || len(d.preview.Approvals) != 1 || !d.preview.Approvals[0].Kept {
+		t.Errorf("pinned: %+v, approvals %+v (%v)", d.replay, d.preview.Approvals, why)
 	}
 }
 

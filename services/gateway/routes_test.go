@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"towpath.dev/pkg/identity"
+	"towpath.dev/services/gateway/view"
 )
 
 // openPaths are the routes at which nobody has to be known. Whoever adds one has to add it here, and say why there.
@@ -47,7 +48,7 @@ func sampleBody(pattern string) any {
 	case strings.Contains(pattern, "POST /v1/events"):
 		return newSpoken("sample-1234", said{Verb: "hold", App: "hello"}).structured()
 	case strings.Contains(pattern, "/v1/submit"):
-		return submission{App: "hello", Image: "127.0.0.1:1/hello@sha256:" + strings.Repeat("a", 64)}
+		return view.Submission{App: "hello", Image: "127.0.0.1:1/hello@sha256:" + strings.Repeat("a", 64)}
 	case strings.Contains(pattern, "/v1/apps"):
 		return map[string]string{"app": "another"}
 	case strings.HasPrefix(pattern, "PUT"):

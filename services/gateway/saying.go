@@ -25,7 +25,7 @@ const verbStatus = "status"
 
 // heard is the answer to a command that came in as an event.
 type heard struct {
-	answered
+	view.Answer
 	Run *view.Run `json:"run,omitempty"` // of status
 }
 
@@ -91,7 +91,7 @@ func (s *Service) heed(ctx context.Context, by speaker, said saying) (heard, err
 		return s.status(said.order)
 	}
 	answer, err := s.command(ctx, by, said.order)
-	return heard{answered: answer}, err
+	return heard{Answer: answer}, err
 }
 
 // onBehalf finds the person for whom a bot speaks, and whether that person may.
@@ -136,13 +136,13 @@ func (s *Service) status(o order) (heard, error) {
 		return heard{}, notFound("asking for the status", fold.Name(o.App, n), "there is no such run", fmt.Sprintf("towpath runs --app %s lists them", o.App))
 	}
 	v := view.NewRun(app, run, s.runURL(o.App, n))
-	text := v.Run + " is " + v.Status
+	text := v.Run + " is " + string(v.Status)
 	for _, more := range []struct{ before, text string }{{" for ", v.For}, {": ", v.Detail}, {" → ", v.Command}} {
 		if more.text != "" {
 			text += more.before + more.text
 		}
 	}
-	return heard{answered{o.ID, text, v.Seq}, &v}, nil
+	return heard{view.Answer{ID: o.ID, Text: text, Seq: v.Seq}, &v}, nil
 }
 
 const (

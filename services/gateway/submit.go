@@ -14,28 +14,11 @@ import (
 	"towpath.dev/pkg/registry"
 	"towpath.dev/pkg/worker/boundary"
 	"towpath.dev/services/gateway/git"
+	"towpath.dev/services/gateway/view"
 )
 
-// submission is a change in a repository elsewhere, or an image that was built elsewhere.
-type submission struct {
-	App        string `json:"app"`
-	Repo       string `json:"repo"`
-	Commit     string `json:"commit"`
-	Ref        string `json:"ref"`
-	Image      string `json:"image"`
-	Definition string `json:"definition"` // text of a towpath.yaml, for an image of an app without runs
-	Rebuild    bool   `json:"rebuild"`
-}
-
-// submitted is the run of a submission.
-type submitted struct {
-	Run      string   `json:"run"`
-	URL      string   `json:"url"`
-	Blockers []string `json:"blockers"`
-}
-
 func aboutSubmit(c *call) (identity.Verb, identity.Object, error) {
-	var body submission
+	var body view.Submission
 	if err := c.decode(&body); err != nil {
 		return "", identity.Object{}, err
 	}
@@ -44,7 +27,7 @@ func aboutSubmit(c *call) (identity.Verb, identity.Object, error) {
 }
 
 func doSubmit(c *call) error {
-	body := c.body.(submission)
+	body := c.body.(view.Submission)
 	boundary.Reached(events.Gateway, boundary.Received, events.Slug(body.App))
 	defer boundary.Reached(events.Gateway, boundary.Ack, events.Slug(body.App))
 	var err error
@@ -74,12 +57,12 @@ func doSubmit(c *call) error {
 	if one.fresh {
 		status = http.StatusCreated
 	}
-	writeJSON(c.w, status, submitted{one.run.Name(), c.s.runURL(one.run.App, one.run.N), c.s.blockers(c.r.Context(), one.run)})
+	writeJSON(c.w, status, view.Submitted{Run: one.run.Name(), URL: c.s.runURL(one.run.App, one.run.N), Blockers: c.s.blockers(c.r.Context(), one.run)})
 	return nil
 }
 
 // submittedCommit looks at a commit and says what it changes.
-func (s *Service) submittedCommit(ctx context.Context, body submission) (change, error) {
+func (s *Service) submittedCommit(ctx context.Context, body view.Submission) (change, error) {
 	if body.Repo == "" {
 		return s.submittedHosted(ctx, body)
 	}
@@ -91,7 +74,7 @@ func (s *Service) submittedCommit(ctx context.Context, body submission) (change,
 }
 
 // named is the repository, branch and commit that a submission names; without a commit it is the branch's newest.
-func (s *Service) named(ctx context.Context, body submission) (remote git.Remote, ref string, commit git.Commit, err error) {
+func (s *Service) named(ctx context.Context, body view.Submission) (remote git.Remote, ref string, commit git.Commit, err error) {
 	if remote, err = s.remote(body.Repo); err != nil {
 		return remote, "", "", err
 	}
@@ -207,7 +190,7 @@ func belongs(app *fold.App) string {
 }
 
 // submittedHosted is a commit of a repository that this gateway hosts.
-func (s *Service) submittedHosted(ctx context.Context, body submission) (change, error) {
+func (s *Service) submittedHosted(ctx context.Context, body view.Submission) (change, error) {
 	app := s.fold().App(events.Slug(body.App))
 	if body.App == "" || app == nil || app.Repository != "" || !s.git.Exists(app.Name) {
 		return change{}, invalid("submitting", body.App, "no repository is named", "add --repo URL, or --image REF@sha256:… for an image")
@@ -242,7 +225,7 @@ func (s *Service) submittedHosted(ctx context.Context, body submission) (change,
 
 // submittedImage is an image that another CI built. Its pipeline is the one that was sent along, or that of the app's
 // newest run.
-func (s *Service) submittedImage(ctx context.Context, body submission) (change, error) {
+func (s *Service) submittedImage(ctx context.Context, body view.Submission) (change, error) {
 	image, err := registry.ParseArtifact(body.Image)
 	if err != nil {
 		return change{}, invalid("submitting image", fmt.Sprintf("%.200q", body.Image), err.Error(), "name it by digest: docker inspect --format '{{index .RepoDigests 0}}' IMAGE")

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"towpath.dev/services/gateway/view"
 	"towpath.dev/services/towpath"
 	"towpath.dev/services/towpath/client"
 )
@@ -67,7 +68,7 @@ func TestUpKeepsItsStateAndItsPlace(t *testing.T) {
 	if api.URL() != first.place.URL || len(first.place.Install) != 8 || !strings.HasPrefix(first.place.Runs, first.place.URL) {
 		t.Errorf("place %+v, client at %s", first.place, api.URL())
 	}
-	if _, err := api.AddApp(t.Context(), client.App{App: "hello"}); err != nil {
+	if _, err := api.AddApp(t.Context(), view.App{App: "hello"}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := api.SetSetting(t.Context(), client.Config, "dev", "hello", "GREETING", "hi"); err != nil {

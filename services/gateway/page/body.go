@@ -45,7 +45,8 @@ type runBody struct {
 
 // node is one stop of the picture: build, vet, or an environment.
 type node struct {
-	Name, Status, Mark, Took, Since, Who, Link string
+	Name, Mark, Took, Since, Who, Link string
+	Status                             fold.Status
 }
 
 type stage struct {
@@ -69,7 +70,7 @@ func (p *Pages) body(run view.Run, endpoints map[string]string, now time.Time) r
 			one.Detail = "" // it stands above
 		}
 		b.Stages = append(b.Stages, one)
-		if s.Status != string(fold.Skipped) {
+		if s.Status != fold.Skipped {
 			b.Logs = append(b.Logs, log{strings.TrimSpace(s.Stage + " " + s.Env), p.logURL(run, s)})
 		}
 	}
@@ -89,14 +90,14 @@ func nodes(run view.Run, endpoints map[string]string, now time.Time) []node {
 		if s.Env != "" {
 			n.Name = s.Env
 		}
-		if s.Stage == fold.StagePromote && s.Status == string(fold.Done) && i+1 < len(run.Stages) {
+		if s.Stage == fold.StagePromote && s.Status == fold.Done && i+1 < len(run.Stages) {
 			verify := run.Stages[i+1]
 			n.Status, n.Who = verify.Status, who(verify)
-			if n.Status == string(fold.Pending) || n.Status == string(fold.Queued) {
-				n.Status = string(fold.Running)
+			if n.Status == fold.Pending || n.Status == fold.Queued {
+				n.Status = fold.Running
 			}
 			n.Took, n.Since = span(s.Started, verify.Finished, now)
-			if n.Status == string(fold.Done) {
+			if n.Status == fold.Done {
 				n.Link = endpoints[s.Env]
 			}
 		}
@@ -115,8 +116,8 @@ func who(s view.Stage) string {
 }
 
 // mark is a status as a sign. It never stands alone: the word is beside it.
-func mark(status string) string {
-	switch fold.Status(status) {
+func mark(status fold.Status) string {
+	switch status {
 	case fold.Done:
 		return "✓"
 	case fold.Running:
@@ -142,7 +143,7 @@ func mark(status string) string {
 // where says at which stage a run is.
 func where(run view.Run) string {
 	for _, s := range run.Stages {
-		switch fold.Status(s.Status) {
+		switch s.Status {
 		case fold.Done, fold.Skipped:
 			continue
 		}

@@ -123,7 +123,7 @@ func (p *Pages) Index(w http.ResponseWriter, runs []view.Run, now time.Time) err
 // Run sends the page of a run.
 func (p *Pages) Run(w http.ResponseWriter, run view.Run, endpoints map[string]string, now time.Time) error {
 	body := p.body(run, endpoints, now)
-	return p.send(w, "run", frame{Title: run.Run + " " + run.Status, Refresh: !body.Ended, Body: body})
+	return p.send(w, "run", frame{Title: run.Run + " " + string(run.Status), Refresh: !body.Ended, Body: body})
 }
 
 // Part sends the part of a run's page that changes, for its script.

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/services/gateway/view"
 )
 
@@ -27,7 +28,7 @@ func at(seconds float64) *time.Time {
 }
 
 // run is a run whose stages have these statuses: build, vet, then promote and verify for dev, qa and prod.
-func run(status string, statuses ...string) view.Run {
+func run(status fold.Status, statuses ...fold.Status) view.Run {
 	v := view.Run{
 		App: "hello", Run: "hello/3", Number: 3, Commit: "4f2a9c1be07d5a0a4f2a9c1be07d5a0a4f2a9c1b", Status: status, Created: *at(0),
 		Digest: "sha256:9b1f2c3d4e5f60718293a4b5c6d7e8f90112233445566778899aabbccddeeff0", Seq: 30,
@@ -123,7 +124,7 @@ func TestPages(t *testing.T) {
 			if strings.Count(text, "<script") != 1 || strings.Contains(text, "http://") && !strings.Contains(text, "hello.dev.localhost") {
 				t.Error("more scripts, or another host")
 			}
-			if !strings.Contains(text, ">"+r.Status+"<") && !strings.Contains(text, "</span> "+r.Status+"</span>") {
+			if !strings.Contains(text, ">"+string(r.Status)+"<") && !strings.Contains(text, "</span> "+string(r.Status)+"</span>") {
 				t.Errorf("the status is not said in words")
 			}
 			if goesOn := strings.Contains(text, "http-equiv=\"refresh\""); goesOn == (r.Finished != nil) {

@@ -159,7 +159,7 @@ func Stuck(apps []*fold.App) []StuckStage {
 				continue
 			}
 			for _, s := range NewRun(app, run, "").Stages {
-				if s.Status == string(fold.Stuck) {
+				if s.Status == fold.Stuck {
 					one := StuckStage{
 						Run: run.Name(), Stage: s.Stage, Env: s.Env, Since: since(run, s), Why: s.Detail, Attempt: s.Attempt, Command: s.Command,
 					}

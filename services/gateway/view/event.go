@@ -1,11 +1,25 @@
 package view
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 
 	"towpath.dev/events"
 )
+
+// EventLine is one event as it is sent, with where it is stored and what it says to people.
+type EventLine struct {
+	Seq     uint64          `json:"seq"`
+	Time    time.Time       `json:"time"`
+	Subject string          `json:"subject"`
+	Type    events.Type     `json:"type"`
+	Actor   string          `json:"actor,omitempty"`     // id of who asked for it; empty where a service decided
+	Name    string          `json:"actorName,omitempty"` // as long as the table of actors knows one
+	Detail  string          `json:"detail,omitempty"`
+	Event   json.RawMessage `json:"event"` // the CDEvent, as it was signed
+}
 
 // Event is what an event says in a line, for people: who (an actor's id; empty where a service decided), and what
 // beside its type. Both are empty for a type that says everything by itself.

@@ -14,18 +14,18 @@ import (
 // Message is a message of the ledger that a service has not settled: one that is tried again, or one that
 // nobody acts on.
 type Message struct {
-	State    string     `json:"state"` // retrying, aside, parked, stopped
-	Seq      uint64     `json:"seq"`
-	Subject  string     `json:"subject"`
-	Type     string     `json:"type,omitempty"` // of a parked event
-	Services []string   `json:"services"`       // that met it
-	Run      string     `json:"run,omitempty"`
-	Since    time.Time  `json:"since"`
-	Why      string     `json:"why"`
-	Tries    int        `json:"tries,omitempty"`   // that failed
-	Allowed  int        `json:"allowed,omitempty"` // after which its stage is stuck
-	Next     *time.Time `json:"next,omitempty"`    // try
-	Do       string     `json:"do,omitempty"`
+	State    ledger.NoteState `json:"state"`
+	Seq      uint64           `json:"seq"`
+	Subject  string           `json:"subject"`
+	Type     string           `json:"type,omitempty"` // of a parked event
+	Services []string         `json:"services"`       // that met it
+	Run      string           `json:"run,omitempty"`
+	Since    time.Time        `json:"since"`
+	Why      string           `json:"why"`
+	Tries    int              `json:"tries,omitempty"`   // that failed
+	Allowed  int              `json:"allowed,omitempty"` // after which its stage is stuck
+	Next     *time.Time       `json:"next,omitempty"`    // try
+	Do       string           `json:"do,omitempty"`
 }
 
 // Messages joins what services noted about messages, the oldest first.
@@ -39,7 +39,7 @@ func Messages(apps []*fold.App, notes []ledger.Note) []Message {
 			continue
 		}
 		i := slices.IndexFunc(list, func(m Message) bool {
-			return n.State != ledger.Retrying && m.Seq == n.Seq && m.State == string(n.State)
+			return n.State != ledger.Retrying && m.Seq == n.Seq && m.State == n.State
 		})
 		if i < 0 {
 			list = append(list, message(apps, n))
@@ -74,7 +74,7 @@ func over(apps []*fold.App, notes []ledger.Note, n ledger.Note) bool {
 
 func message(apps []*fold.App, n ledger.Note) Message {
 	m := Message{
-		State: string(n.State), Seq: n.Seq, Subject: n.Subject, Type: n.Type, Services: []string{string(n.Service)},
+		State: n.State, Seq: n.Seq, Subject: n.Subject, Type: n.Type, Services: []string{string(n.Service)},
 		Since: n.First, Why: n.Why,
 	}
 	switch n.State {
@@ -117,14 +117,14 @@ func (v Run) Retried(run *fold.Run, notes []ledger.Note) Run {
 			continue
 		}
 		s.Tries, s.Next = n.Failed, moment(n.Next)
-		if s.Status == string(fold.Pending) {
-			s.Status = string(fold.Queued)
+		if s.Status == fold.Pending {
+			s.Status = fold.Queued
 		}
 		s.Detail = fmt.Sprintf("try %d of %d failed, and it is tried again by itself: %s", n.Failed, n.Allowed, n.Why)
 		if n.Failed == 0 {
 			s.Detail = "it is tried again by itself: " + n.Why
 		}
-		if v.Detail == "" && (v.Status == string(fold.Queued) || v.Status == string(fold.Running)) {
+		if v.Detail == "" && (v.Status == fold.Queued || v.Status == fold.Running) {
 			v.Detail = s.Detail
 		}
 	}
@@ -138,13 +138,13 @@ func (v Run) tried(run *fold.Run, n ledger.Note) *Stage {
 		if s.Stage != string(n.Service) || n.Env != "" && s.Env != string(n.Env) {
 			continue
 		}
-		switch fold.Status(s.Status) {
+		switch s.Status {
 		case fold.Pending, fold.Queued, fold.Running:
 			if concerns(n, run) || n.Run == 0 && n.Env != "" && underWay(run, n.Env) {
 				return s
 			}
 		}
-		if s.Status != string(fold.Done) && s.Status != string(fold.Skipped) {
+		if s.Status != fold.Done && s.Status != fold.Skipped {
 			return nil
 		}
 	}

@@ -81,7 +81,7 @@ func TestMessages(t *testing.T) {
 	}
 	var got []string
 	for _, m := range Messages([]*fold.App{l.App("hello")}, notes) {
-		got = append(got, m.State+" "+m.Run+" "+strings.Join(m.Services, ","))
+		got = append(got, string(m.State)+" "+m.Run+" "+strings.Join(m.Services, ","))
 		if m.Do == "" != (m.State == "retrying") {
 			t.Errorf("what to do about %+v", m)
 		}

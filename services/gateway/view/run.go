@@ -14,39 +14,39 @@ import (
 
 // Run is one change of one app on its way.
 type Run struct {
-	App      string     `json:"app"`
-	Run      string     `json:"run"` // "hello/1"
-	Number   int        `json:"number"`
-	Commit   string     `json:"commit,omitempty"` // empty for an image that was built elsewhere
-	Ref      string     `json:"ref,omitempty"`
-	Digest   string     `json:"digest,omitempty"` // sha256:…, once there is an artifact
-	Status   string     `json:"status"`
-	Detail   string     `json:"detail,omitempty"`  // why it is in that status
-	For      string     `json:"for,omitempty"`     // who has to act
-	Command  string     `json:"command,omitempty"` // what they do
-	Created  time.Time  `json:"created"`
-	Finished *time.Time `json:"finished,omitempty"`
-	URL      string     `json:"url,omitempty"` // page for people
-	Stages   []Stage    `json:"stages"`
-	Seq      uint64     `json:"seq"` // the last event that changed its app
+	App      string      `json:"app"`
+	Run      string      `json:"run"` // "hello/1"
+	Number   int         `json:"number"`
+	Commit   string      `json:"commit,omitempty"` // empty for an image that was built elsewhere
+	Ref      string      `json:"ref,omitempty"`
+	Digest   string      `json:"digest,omitempty"` // sha256:…, once there is an artifact
+	Status   fold.Status `json:"status"`
+	Detail   string      `json:"detail,omitempty"`  // why it is in that status
+	For      string      `json:"for,omitempty"`     // who has to act
+	Command  string      `json:"command,omitempty"` // what they do
+	Created  time.Time   `json:"created"`
+	Finished *time.Time  `json:"finished,omitempty"`
+	URL      string      `json:"url,omitempty"` // page for people
+	Stages   []Stage     `json:"stages"`
+	Seq      uint64      `json:"seq"` // the last event that changed its app
 }
 
 // Stage is one stage of a run, in its present attempt.
 type Stage struct {
-	Stage    string     `json:"stage"`         // build, vet, promote, verify
-	Env      string     `json:"env,omitempty"` // promote and verify
-	Attempt  int        `json:"attempt"`
-	Status   string     `json:"status"`
-	Started  *time.Time `json:"started,omitempty"`
-	Finished *time.Time `json:"finished,omitempty"`
-	Detail   string     `json:"detail,omitempty"`
-	For      string     `json:"for,omitempty"`
-	Command  string     `json:"command,omitempty"`
-	Replay   *Asked     `json:"replay,omitempty"`   // who asked for this attempt; absent for the first
-	Skipped  *Asked     `json:"skipped,omitempty"`  // of verify: who skipped it
-	Replaced *Asked     `json:"replaced,omitempty"` // of promote: who brought another version back in its place
-	Tries    int        `json:"tries,omitempty"`    // that failed, of one that is tried again by itself
-	Next     *time.Time `json:"nextTry,omitempty"`  // when it is
+	Stage    string      `json:"stage"`         // build, vet, promote, verify
+	Env      string      `json:"env,omitempty"` // promote and verify
+	Attempt  int         `json:"attempt"`
+	Status   fold.Status `json:"status"`
+	Started  *time.Time  `json:"started,omitempty"`
+	Finished *time.Time  `json:"finished,omitempty"`
+	Detail   string      `json:"detail,omitempty"`
+	For      string      `json:"for,omitempty"`
+	Command  string      `json:"command,omitempty"`
+	Replay   *Asked      `json:"replay,omitempty"`   // who asked for this attempt; absent for the first
+	Skipped  *Asked      `json:"skipped,omitempty"`  // of verify: who skipped it
+	Replaced *Asked      `json:"replaced,omitempty"` // of promote: who brought another version back in its place
+	Tries    int         `json:"tries,omitempty"`    // that failed, of one that is tried again by itself
+	Next     *time.Time  `json:"nextTry,omitempty"`  // when it is
 }
 
 // Asked is who asked for something, and why.
@@ -56,6 +56,41 @@ type Asked struct {
 	Run    string     `json:"run,omitempty"`    // whose version came back
 	Parent string     `json:"parent,omitempty"` // id of the command that this was a part of
 	At     *time.Time `json:"at,omitempty"`
+}
+
+// Took is how long the stage has been at work, until it finished or until now; 0 before it began.
+func (s Stage) Took(now time.Time) time.Duration {
+	switch {
+	case s.Started == nil:
+		return 0
+	case s.Finished != nil:
+		return s.Finished.Sub(*s.Started)
+	}
+	return max(0, now.Sub(*s.Started))
+}
+
+// Through reports whether the stage holds nothing up any more.
+func (s Stage) Through() bool { return s.Status == fold.Done || s.Status == fold.Skipped }
+
+// Stage returns a stage of the run; env is empty for build and vet.
+func (v Run) Stage(name, env string) (Stage, bool) {
+	for _, s := range v.Stages {
+		if s.Stage == name && s.Env == env {
+			return s, true
+		}
+	}
+	return Stage{}, false
+}
+
+// Envs are the run's environments, in its order.
+func (v Run) Envs() []string {
+	var names []string
+	for _, s := range v.Stages {
+		if s.Stage == fold.StagePromote {
+			names = append(names, s.Env)
+		}
+	}
+	return names
 }
 
 // because is the reason as the end of a sentence.
@@ -77,7 +112,7 @@ const (
 func NewRun(app *fold.App, run *fold.Run, url string) Run {
 	v := Run{
 		App: string(run.App), Run: run.Name(), Number: run.N, Commit: run.Start.SHA, Ref: run.Start.Ref,
-		Status: string(app.StatusOf(run)), Created: run.Created, URL: url, Seq: app.Seq,
+		Status: app.StatusOf(run), Created: run.Created, URL: url, Seq: app.Seq,
 	}
 	if run.Artifact != nil {
 		v.Digest = run.Artifact.Digest
@@ -101,13 +136,13 @@ func (v *Run) held(app *fold.App, run *fold.Run) {
 		return
 	}
 	for i, s := range v.Stages {
-		if s.Status != string(fold.Pending) && s.Status != string(fold.Queued) && s.Status != string(fold.Waiting) {
+		if s.Status != fold.Pending && s.Status != fold.Queued && s.Status != fold.Waiting {
 			continue
 		}
-		if s.Status == string(fold.Waiting) && s.Detail != "" {
+		if s.Status == fold.Waiting && s.Detail != "" {
 			return
 		}
-		v.Stages[i].Status = string(fold.Waiting)
+		v.Stages[i].Status = fold.Waiting
 		v.Stages[i].Detail, v.Stages[i].For, v.Stages[i].Command = Held(app)
 		return
 	}
@@ -154,7 +189,7 @@ func Held(app *fold.App) (why, who, command string) {
 
 // explain says of the whole run what its stages do not say, or takes over what the decisive stage says.
 func (v *Run) explain(run *fold.Run) {
-	switch fold.Status(v.Status) {
+	switch v.Status {
 	case fold.CancelledRun:
 		if run.Cancelled != nil {
 			v.Detail = run.Cancelled.Reason
@@ -165,7 +200,7 @@ func (v *Run) explain(run *fold.Run) {
 		return
 	}
 	for _, s := range v.Stages {
-		if s.Status == v.Status && s.Status != string(fold.Done) && s.Status != string(fold.Running) {
+		if s.Status == v.Status && s.Status != fold.Done && s.Status != fold.Running {
 			v.Detail, v.For, v.Command = s.Detail, s.For, s.Command
 			return
 		}
@@ -173,7 +208,7 @@ func (v *Run) explain(run *fold.Run) {
 }
 
 func stageOf(run *fold.Run, name string, env *fold.RunEnv, s fold.Stage) Stage {
-	v := Stage{Stage: name, Attempt: s.Attempt, Status: string(s.Status), Started: moment(s.Started), Finished: moment(s.Finished)}
+	v := Stage{Stage: name, Attempt: s.Attempt, Status: s.Status, Started: moment(s.Started), Finished: moment(s.Finished)}
 	if env != nil {
 		v.Env = string(env.Name)
 	}
@@ -183,7 +218,7 @@ func stageOf(run *fold.Run, name string, env *fold.RunEnv, s fold.Stage) Stage {
 	switch s.Status {
 	case fold.Pending:
 		if s.Replay != nil && !run.Status().Ended() {
-			v.Status, v.Detail = string(fold.Queued), fmt.Sprintf("attempt %d was asked for", s.Attempt)
+			v.Status, v.Detail = fold.Queued, fmt.Sprintf("attempt %d was asked for", s.Attempt)
 		}
 	case fold.Queued:
 		v.Detail = "waits for a free builder"

@@ -9,6 +9,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/services/gateway/view"
 	"towpath.dev/services/towpath/client"
 )
 
@@ -24,7 +26,7 @@ func (p *program) send(ctx context.Context, api *client.Client, cmd client.Comma
 }
 
 // runCommand is a command about one run.
-func (p *program) runCommand(verb, use, short string, example []string, flags func(*cobra.Command, *client.Command), fill func(client.Run, *client.Command) error) *cobra.Command {
+func (p *program) runCommand(verb, use, short string, example []string, flags func(*cobra.Command, *client.Command), fill func(view.Run, *client.Command) error) *cobra.Command {
 	cmd := client.Command{Verb: verb}
 	c := &cobra.Command{
 		Use: use, Short: short, Example: examples(example...),
@@ -96,13 +98,13 @@ const forApprover = "an approver"
 
 // waitingEnv fills in the environment that a run waits before, where none was named, and the digest
 // that the answer is about. Where it waits before none, the gateway says so, or that it was answered before.
-func waitingEnv(run client.Run, cmd *client.Command) error {
+func waitingEnv(run view.Run, cmd *client.Command) error {
 	cmd.Digest = run.Digest
 	if cmd.Env != "" {
 		return nil
 	}
 	for _, s := range run.Stages {
-		if s.Stage == client.StagePromote && s.Status == client.Waiting && s.For == forApprover {
+		if s.Stage == fold.StagePromote && s.Status == fold.Waiting && s.For == forApprover {
 			cmd.Env = s.Env
 			break
 		}

@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"towpath.dev/pkg/identity"
-	"towpath.dev/services/towpath/client"
+	"towpath.dev/services/gateway/view"
 	"towpath.dev/services/towpath/screen"
 )
 
@@ -52,7 +52,7 @@ func (p *program) actorListCommand() *cobra.Command {
 }
 
 func (p *program) actorAddCommand() *cobra.Command {
-	var a client.NewActor
+	var a view.NewActor
 	var bot, asJSON bool
 	c := &cobra.Command{
 		Use: "add NAME", Short: "Add a person or a bot",

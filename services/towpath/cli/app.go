@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"towpath.dev/services/towpath/client"
+	"towpath.dev/services/gateway/view"
 	"towpath.dev/services/towpath/screen"
 )
 
@@ -23,7 +23,7 @@ func (p *program) appCommand() *cobra.Command {
 }
 
 func (p *program) appAddCommand() *cobra.Command {
-	var app client.App
+	var app view.App
 	var poll time.Duration
 	var asJSON bool
 	c := &cobra.Command{
@@ -125,7 +125,7 @@ func (p *program) appListCommand() *cobra.Command {
 }
 
 func (p *program) submitCommand() *cobra.Command {
-	var s client.Submission
+	var s view.Submission
 	var definition, env string
 	var timeout time.Duration
 	var asJSON bool
@@ -176,7 +176,7 @@ is that of towpath wait.`,
 	return c
 }
 
-func (p *program) submitted(made client.Submitted, asJSON bool) error {
+func (p *program) submitted(made view.Submitted, asJSON bool) error {
 	if asJSON {
 		return p.printJSON(made)
 	}
@@ -188,7 +188,7 @@ func (p *program) submitted(made client.Submitted, asJSON bool) error {
 }
 
 // complete refuses a submission that makes no sense and reads what it names.
-func complete(s *client.Submission, definition string) error {
+func complete(s *view.Submission, definition string) error {
 	switch {
 	case s.Repo == "" && s.Image == "":
 		return usage("submit what: --repo with --commit, or --image with --app or --definition")

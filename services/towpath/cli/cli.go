@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"towpath.dev/services/gateway/view"
 	"towpath.dev/services/towpath/client"
 	"towpath.dev/services/towpath/screen"
 )
@@ -126,15 +127,15 @@ func exactRun(text string) (runRef, error) {
 }
 
 // find returns the run that a reference names.
-func find(ctx context.Context, c *client.Client, ref runRef) (client.Run, error) {
+func find(ctx context.Context, c *client.Client, ref runRef) (view.Run, error) {
 	if ref.number > 0 {
 		return c.Run(ctx, ref.app, ref.number)
 	}
 	runs, err := c.Runs(ctx, ref.app, "")
 	if err != nil {
-		return client.Run{}, err
+		return view.Run{}, err
 	}
-	var newest client.Run
+	var newest view.Run
 	for _, r := range runs {
 		if r.App == ref.app && r.Number > newest.Number {
 			newest = r

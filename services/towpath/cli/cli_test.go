@@ -14,7 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/pipeline"
+	"towpath.dev/services/gateway/view"
 	"towpath.dev/services/towpath/client"
 	"towpath.dev/services/towpath/screen"
 )
@@ -147,29 +150,29 @@ func answering(t *testing.T, answers map[string]any) (sent map[string]string) {
 	return sent
 }
 
-func run(status client.Status, stages ...client.Stage) client.Run {
-	return client.Run{App: "hello", Run: "hello/3", Number: 3, Status: status, Digest: "sha256:1", Stages: stages}
+func run(status fold.Status, stages ...view.Stage) view.Run {
+	return view.Run{App: "hello", Run: "hello/3", Number: 3, Status: status, Digest: "sha256:1", Stages: stages}
 }
 
 func TestWaitSaysWhyNot(t *testing.T) {
-	verify := func(s client.Status) []client.Stage {
-		return []client.Stage{{Stage: "promote", Env: "qa", Status: client.Done}, {Stage: "verify", Env: "qa", Status: s}, {Stage: "promote", Env: "prod", Status: client.Pending}}
+	verify := func(s fold.Status) []view.Stage {
+		return []view.Stage{{Stage: "promote", Env: "qa", Status: fold.Done}, {Stage: "verify", Env: "qa", Status: s}, {Stage: "promote", Env: "prod", Status: fold.Pending}}
 	}
 	for _, c := range []struct {
-		run  client.Run
+		run  view.Run
 		env  string
 		code int
 	}{
-		{run(client.Running, verify(client.Done)...), "qa", exitDone},
-		{run(client.Done, verify(client.Done)...), "", exitDone},
-		{run(client.RunFailed, verify(client.RunFailed)...), "qa", exitFailed},
-		{run(client.Stuck, verify(client.Stuck)...), "qa", exitFailed},
-		{run(client.Stuck, verify(client.Done)...), "qa", exitDone},
-		{run(client.RunRefused, verify(client.Pending)...), "qa", exitRefused},
-		{run(client.Cancelled, verify(client.Pending)...), "qa", exitFailed},
-		{run(client.Superseded, verify(client.Pending)...), "qa", exitFailed},
-		{run(client.Running, verify(client.Running)...), "qa", exitTimedOut},
-		{run(client.Running, verify(client.Running)...), "nowhere", exitNotFound},
+		{run(fold.Running, verify(fold.Done)...), "qa", exitDone},
+		{run(fold.Done, verify(fold.Done)...), "", exitDone},
+		{run(fold.Failed, verify(fold.Failed)...), "qa", exitFailed},
+		{run(fold.Stuck, verify(fold.Stuck)...), "qa", exitFailed},
+		{run(fold.Stuck, verify(fold.Done)...), "qa", exitDone},
+		{run(fold.Refused, verify(fold.Pending)...), "qa", exitRefused},
+		{run(fold.CancelledRun, verify(fold.Pending)...), "qa", exitFailed},
+		{run(fold.Superseded, verify(fold.Pending)...), "qa", exitFailed},
+		{run(fold.Running, verify(fold.Running)...), "qa", exitTimedOut},
+		{run(fold.Running, verify(fold.Running)...), "nowhere", exitNotFound},
 	} {
 		answering(t, map[string]any{"GET /v1/apps/hello/runs/3": c.run})
 		args := []string{"wait", "hello/3", "--timeout", "200ms"}
@@ -183,8 +186,8 @@ func TestWaitSaysWhyNot(t *testing.T) {
 }
 
 func TestApproveFindsWhereItIsWanted(t *testing.T) {
-	waiting := run(client.Waiting, client.Stage{Stage: "promote", Env: "qa", Status: client.Done}, client.Stage{Stage: "promote", Env: "prod", Status: client.Waiting, For: "an approver"})
-	sent := answering(t, map[string]any{"GET /v1/apps/hello/runs/3": waiting, "POST /v1/commands": client.Answer{Text: "approved"}})
+	waiting := run(fold.Waiting, view.Stage{Stage: "promote", Env: "qa", Status: fold.Done}, view.Stage{Stage: "promote", Env: "prod", Status: fold.Waiting, For: "an approver"})
+	sent := answering(t, map[string]any{"GET /v1/apps/hello/runs/3": waiting, "POST /v1/commands": view.Answer{Text: "approved"}})
 	code, stdout, stderr := command(t, "approve", "hello/3", "--reason", "seen")
 	if code != exitDone || stdout != "approved\n" {
 		t.Fatalf("%d %q %q", code, stdout, stderr)
@@ -199,12 +202,12 @@ func TestApproveFindsWhereItIsWanted(t *testing.T) {
 }
 
 func TestReplayFindsWhatStopped(t *testing.T) {
-	preview := client.Preview{
+	preview := view.Preview{
 		Text: "2 effects already done are kept, 1 will run, no rebuild", Kept: []string{"image 1"}, Runs: []string{"promote to qa, attempt 2"},
-		Settings:  []client.SettingChange{{Key: "GREETING", Kind: "config", Was: 1, Is: 3}, {Key: "PASSWORD", Kind: "secret", Missing: true}},
-		Approvals: []client.Approval{{Env: "prod", Actor: "a1", Why: "the newest policy asks for 2 approvals in prod, not 1"}},
+		Settings:  []view.SettingChange{{Key: "GREETING", Kind: "config", Was: 1, Is: 3}, {Key: "PASSWORD", Kind: "secret", Missing: true}},
+		Approvals: []view.Approval{{Env: "prod", Actor: "a1", Why: "the newest policy asks for 2 approvals in prod, not 1"}},
 	}
-	sent := answering(t, map[string]any{"POST /v1/commands?dryRun=1": preview, "POST /v1/commands": client.Answer{Text: "replaying"}})
+	sent := answering(t, map[string]any{"POST /v1/commands?dryRun=1": preview, "POST /v1/commands": view.Answer{Text: "replaying"}})
 	code, stdout, stderr := command(t, "replay", "hello/3", "--policy", "current", "--reason", "mended")
 	if code != exitDone {
 		t.Fatalf("%d %q %q", code, stdout, stderr)
@@ -225,7 +228,7 @@ func TestReplayFindsWhatStopped(t *testing.T) {
 	}
 	delete(sent, "POST /v1/commands")
 	code, stdout, _ = command(t, "replay", "hello/3", "--dry-run", "--json")
-	var shown client.Preview
+	var shown view.Preview
 	if err := json.Unmarshal([]byte(stdout), &shown); code != exitDone || err != nil || !reflect.DeepEqual(shown, preview) {
 		t.Errorf("%d %v %q", code, err, stdout)
 	}
@@ -235,15 +238,15 @@ func TestReplayFindsWhatStopped(t *testing.T) {
 }
 
 func TestReplayOfAllThatIsStuck(t *testing.T) {
-	stage := func(run, result, command string) client.ReplayStage {
-		return client.ReplayStage{Run: run, Stage: "promote", Env: "qa", Attempt: 1, Result: result, Command: command}
+	stage := func(run string, result view.Result, command string) view.ReplayStage {
+		return view.ReplayStage{Run: run, Stage: "promote", Env: "qa", Attempt: 1, Result: result, Command: command}
 	}
-	groups := []client.StuckGroup{{Cause: "no registry", Stages: []client.ReplayStage{stage("a/1", "", ""), stage("b/1", "", "")}}}
-	done := client.Replays{Finished: true, Why: "3 alike", Groups: []client.StuckGroup{{Cause: "no registry", Stages: []client.ReplayStage{
+	groups := []view.StuckGroup{{Cause: "no registry", Stages: []view.ReplayStage{stage("a/1", "", ""), stage("b/1", "", "")}}}
+	done := view.Replays{Finished: true, Why: "3 alike", Groups: []view.StuckGroup{{Cause: "no registry", Stages: []view.ReplayStage{
 		stage("a/1", "went on", ""), stage("b/1", "stopped", "towpath replay b/1 promote --env qa"),
 	}}}}
 	answering(t, map[string]any{
-		"POST /v1/commands?dryRun=1": client.Preview{Text: "2 stuck stages", Groups: groups}, "POST /v1/commands": client.Answer{Text: "2 stuck stages"},
+		"POST /v1/commands?dryRun=1": view.Preview{Text: "2 stuck stages", Groups: groups}, "POST /v1/commands": view.Answer{Text: "2 stuck stages"},
 		"GET /v1/replays/": done,
 	})
 	code, stdout, stderr := command(t, "replay", "--all-stuck")
@@ -423,13 +426,13 @@ func TestHelp(t *testing.T) {
 func TestStuckHasASectionForEach(t *testing.T) {
 	next := time.Now().Add(time.Minute)
 	answers := map[string]any{
-		"GET /v1/stuck": []client.StuckStage{{
+		"GET /v1/stuck": []view.StuckStage{{
 			Run: "hello/3", Stage: "promote", Env: "qa", Since: time.Now().Add(-time.Hour), Why: "no engine", Cause: "no engine", Attempt: 2, Tries: 12,
 			Command: "towpath replay hello/3 promote --env qa",
 		}},
-		"GET /v1/messages": []client.Message{
-			{State: client.MessageParked, Seq: 7, Subject: "event.1.x", Type: "newer.0.2.0", Services: []string{"build", "vet"}, Since: time.Now(), Why: "unknown event type", Do: "upgrade Towpath to read it"},
-			{State: client.MessageRetrying, Seq: 8, Subject: "event.1.y", Services: []string{"build"}, Run: "hello/4", Since: time.Now(), Why: "the registry is away", Tries: 3, Allowed: 13, Next: &next},
+		"GET /v1/messages": []view.Message{
+			{State: ledger.Parked, Seq: 7, Subject: "event.1.x", Type: "newer.0.2.0", Services: []string{"build", "vet"}, Since: time.Now(), Why: "unknown event type", Do: "upgrade Towpath to read it"},
+			{State: ledger.Retrying, Seq: 8, Subject: "event.1.y", Services: []string{"build"}, Run: "hello/4", Since: time.Now(), Why: "the registry is away", Tries: 3, Allowed: 13, Next: &next},
 		},
 	}
 	answering(t, answers)
@@ -457,7 +460,7 @@ func TestStuckHasASectionForEach(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout), &list); err != nil || len(list) != 3 || list[0].Kind != "stage" || list[0].Cause != "no engine" || list[1].Kind != "message" || list[1].Seq != 7 {
 		t.Errorf("%v: %s", err, stdout)
 	}
-	answering(t, map[string]any{"GET /v1/stuck": []client.StuckStage{}, "GET /v1/messages": []client.Message{}})
+	answering(t, map[string]any{"GET /v1/stuck": []view.StuckStage{}, "GET /v1/messages": []view.Message{}})
 	if _, stdout, _ := command(t, "stuck"); stdout != "Nothing is stuck.\n" {
 		t.Errorf("nothing: %q", stdout)
 	}

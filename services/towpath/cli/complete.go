@@ -3,7 +3,7 @@ package cli
 import (
 	"github.com/spf13/cobra"
 
-	"towpath.dev/services/towpath/client"
+	"towpath.dev/pkg/ledger/fold"
 )
 
 // What the shell offers. A gateway that does not answer offers nothing.
@@ -85,14 +85,14 @@ func (p *program) completeRuns(c *cobra.Command, args []string, _ string) ([]str
 
 func (p *program) completeSkip(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 	if len(args) == 1 {
-		return []string{client.StageVerify}, cobra.ShellCompDirectiveNoFileComp
+		return []string{fold.StageVerify}, cobra.ShellCompDirectiveNoFileComp
 	}
 	return p.completeRuns(c, args, typed)
 }
 
 func (p *program) completeReplay(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 	if len(args) == 1 {
-		return []string{client.StageBuild, client.StageVet, client.StagePromote, client.StageVerify}, cobra.ShellCompDirectiveNoFileComp
+		return []string{fold.StageBuild, fold.StageVet, fold.StagePromote, fold.StageVerify}, cobra.ShellCompDirectiveNoFileComp
 	}
 	return p.completeRuns(c, args, typed)
 }

@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"towpath.dev/services/towpath/client"
+	"towpath.dev/services/gateway/view"
 	"towpath.dev/services/towpath/screen"
 )
 
@@ -73,7 +73,7 @@ func (p *program) envShowCommand() *cobra.Command {
 	return c
 }
 
-func deploymentTable(list []client.Deployment, now time.Time) screen.Table {
+func deploymentTable(list []view.Deployment, now time.Time) screen.Table {
 	t := screen.Table{Heading: []string{"APP", "RUN", "IMAGE", "SINCE", "ENDPOINTS"}}
 	for _, d := range list {
 		run := d.Run

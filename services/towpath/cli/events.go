@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"towpath.dev/services/gateway/view"
 	"towpath.dev/services/towpath/client"
 	"towpath.dev/services/towpath/screen"
 )
@@ -55,7 +56,7 @@ stored, what it is about, what happened, who asked for it, and what it says.
 			if cloudEvents {
 				return api.CloudEvents(c.Context(), q, func(line []byte) error { return p.eventLine(line) })
 			}
-			return api.Events(c.Context(), q, func(e client.Event) error {
+			return api.Events(c.Context(), q, func(e view.EventLine) error {
 				if asJSON {
 					return p.eventLine(e.Event)
 				}
@@ -113,8 +114,8 @@ func moment(flag, text string, now time.Time) (time.Time, error) {
 }
 
 // event is one event in one line: sequence, time, run, environment, what happened, who, what it says.
-func (p *program) event(e client.Event, now time.Time) string {
-	what := strings.TrimPrefix(strings.TrimPrefix(e.Type, "dev.cdevents."), "dev.cdeventsx.towpath-")
+func (p *program) event(e view.EventLine, now time.Time) string {
+	what := strings.TrimPrefix(strings.TrimPrefix(string(e.Type), "dev.cdevents."), "dev.cdeventsx.towpath-")
 	// The version says nothing to people.
 	if parts := strings.SplitN(what, ".", 3); len(parts) == 3 {
 		what = parts[0] + "." + parts[1]

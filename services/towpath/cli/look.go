@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/services/gateway/view"
 	"towpath.dev/services/towpath/client"
 	"towpath.dev/services/towpath/screen"
 )
@@ -43,7 +45,7 @@ func (p *program) runsCommand() *cobra.Command {
 	return c
 }
 
-func (p *program) runTable(runs []client.Run, now time.Time) screen.Table {
+func (p *program) runTable(runs []view.Run, now time.Time) screen.Table {
 	t := screen.Table{Heading: []string{"RUN", "STATUS", "COMMIT", "IMAGE", "BEGAN", "WHERE"}}
 	for _, r := range runs {
 		_, style := screen.Mark(r.Status)
@@ -58,16 +60,16 @@ func (p *program) runTable(runs []client.Run, now time.Time) screen.Table {
 }
 
 // where says which stage a run is at.
-func where(r client.Run) string {
+func where(r view.Run) string {
 	for _, s := range r.Stages {
 		switch {
-		case s.Status.Through():
+		case s.Through():
 			continue
-		case s.Status == client.Pending:
+		case s.Status == fold.Pending:
 			return "before " + screen.Place(s)
 		}
 		text := screen.Place(s)
-		if s.For != "" && s.Status == client.Waiting {
+		if s.For != "" && s.Status == fold.Waiting {
 			text += ", for " + s.For
 		}
 		return text
@@ -76,7 +78,7 @@ func where(r client.Run) string {
 }
 
 // unverified names the environments where a run's verification was skipped.
-func unverified(r client.Run) string {
+func unverified(r view.Run) string {
 	var envs []string
 	for _, s := range r.Stages {
 		if s.Skipped != nil {
@@ -134,7 +136,7 @@ func (p *program) lines(lines []string) {
 }
 
 // follow shows a run until it ends.
-func (p *program) follow(ctx context.Context, api *client.Client, run client.Run, asJSON bool) error {
+func (p *program) follow(ctx context.Context, api *client.Client, run view.Run, asJSON bool) error {
 	if asJSON {
 		_, err := api.Follow(ctx, run, p.printRun, ended)
 		return err
@@ -145,9 +147,9 @@ func (p *program) follow(ctx context.Context, api *client.Client, run client.Run
 	return err
 }
 
-func (p *program) printRun(r client.Run) error { return p.printJSON(r) }
+func (p *program) printRun(r view.Run) error { return p.printJSON(r) }
 
-func ended(r client.Run) bool { return r.Status.Ended() }
+func ended(r view.Run) bool { return r.Status.Ended() }
 
 func (p *program) waitCommand() *cobra.Command {
 	var env string
@@ -193,15 +195,15 @@ func (p *program) wait(ctx context.Context, api *client.Client, ref runRef, env 
 	if err != nil {
 		return err
 	}
-	if _, ok := run.Stage(client.StagePromote, env); env != "" && !ok {
+	if _, ok := run.Stage(fold.StagePromote, env); env != "" && !ok {
 		return &client.Error{
 			What: "waiting for " + run.Run + " in", On: env, Why: "its pipeline has no such environment",
 			Do: fmt.Sprintf("one of %q", run.Envs()), Status: 404,
 		}
 	}
-	view := p.err.NewView(p.err.Run, p.err.NewProgress())
-	run, err = api.Follow(ctx, run, view.Show, func(r client.Run) bool { return reached(r, env) || r.Status.Ended() })
-	view.Close()
+	shown := p.err.NewView(p.err.Run, p.err.NewProgress())
+	run, err = api.Follow(ctx, run, shown.Show, func(r view.Run) bool { return reached(r, env) || r.Status.Ended() })
+	shown.Close()
 	if asJSON {
 		if err := p.printJSON(run); err != nil {
 			return err
@@ -220,12 +222,12 @@ func (p *program) wait(ctx context.Context, api *client.Client, ref runRef, env 
 }
 
 // reached reports whether a run has come as far as env, or through where env is empty.
-func reached(r client.Run, env string) bool {
+func reached(r view.Run, env string) bool {
 	if env == "" {
-		return r.Status == client.Done
+		return r.Status == fold.Done
 	}
-	s, _ := r.Stage(client.StageVerify, env)
-	return s.Status.Through()
+	s, _ := r.Stage(fold.StageVerify, env)
+	return s.Through()
 }
 
 func inEnv(env string) string {
@@ -236,13 +238,13 @@ func inEnv(env string) string {
 }
 
 // at says where a run stands, for an error: "waiting for an approver (prod promote)".
-func at(r client.Run) string {
+func at(r view.Run) string {
 	text := string(r.Status)
-	if r.For != "" && r.Status == client.Waiting {
+	if r.For != "" && r.Status == fold.Waiting {
 		text += " for " + r.For
 	}
 	for _, s := range r.Stages {
-		if s.Status == r.Status && !s.Status.Through() {
+		if s.Status == r.Status && !s.Through() {
 			return text + " (" + screen.Place(s) + ")"
 		}
 	}
@@ -251,7 +253,7 @@ func at(r client.Run) string {
 
 // verdict is nil for a run that got there, or the error that says why it did not. What it was has been
 // shown.
-func verdict(r client.Run, env string) error {
+func verdict(r view.Run, env string) error {
 	if reached(r, env) {
 		return nil
 	}
@@ -259,7 +261,7 @@ func verdict(r client.Run, env string) error {
 	if r.Command != "" {
 		e.Do = r.Command
 	}
-	if r.Status == client.RunRefused {
+	if r.Status == fold.Refused {
 		e.Status = 403
 	}
 	return e

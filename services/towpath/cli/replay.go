@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"towpath.dev/pkg/pause"
+	"towpath.dev/services/gateway/view"
 	"towpath.dev/services/towpath/client"
 	"towpath.dev/services/towpath/screen"
 )
@@ -105,8 +106,8 @@ func (p *program) replay(ctx context.Context, api *client.Client, cmd client.Com
 		return p.watchReplays(ctx, api, cmd.ID, f.asJSON)
 	case f.asJSON:
 		return p.printJSON(struct {
-			client.Answer
-			Preview client.Preview `json:"preview"`
+			view.Answer
+			Preview view.Preview `json:"preview"`
 		}{answer, preview})
 	}
 	p.say("→ towpath show %s/%d --follow", cmd.App, cmd.Run)
@@ -114,7 +115,7 @@ func (p *program) replay(ctx context.Context, api *client.Client, cmd client.Com
 }
 
 // preview says what a command keeps, what it runs, and what is not as it was.
-func (p *program) preview(preview client.Preview) {
+func (p *program) preview(preview view.Preview) {
 	for _, kept := range preview.Kept {
 		p.say("  kept      %s", kept)
 	}
@@ -137,13 +138,13 @@ func (p *program) preview(preview client.Preview) {
 	for _, g := range preview.Groups {
 		p.say("  %s", screen.Line(g.Cause))
 		for _, s := range g.Stages {
-			p.say("    %s  %s", s.Run, screen.Place(client.Stage{Stage: s.Stage, Env: s.Env}))
+			p.say("    %s  %s", s.Run, screen.Place(view.Stage{Stage: s.Stage, Env: s.Env}))
 		}
 	}
 	p.say("%s", preview.Text)
 }
 
-func settingChange(s client.SettingChange) string {
+func settingChange(s view.SettingChange) string {
 	name := s.Key
 	if s.Kind == "secret" {
 		name += " (secret)"
@@ -164,7 +165,7 @@ const replaysPause = 500 * time.Millisecond
 
 // watchReplays shows what a replay of all that is stuck does until it has finished, and what is left then.
 func (p *program) watchReplays(ctx context.Context, api *client.Client, id string, asJSON bool) error {
-	said := map[string]string{}
+	said := map[string]view.Result{}
 	for {
 		r, err := api.Replays(ctx, id)
 		if err != nil {
@@ -192,15 +193,15 @@ func (p *program) watchReplays(ctx context.Context, api *client.Client, id strin
 }
 
 // progress says what is new.
-func (p *program) progress(r client.Replays, said map[string]string) {
+func (p *program) progress(r view.Replays, said map[string]view.Result) {
 	for _, g := range r.Groups {
 		for _, s := range g.Stages {
-			name := s.Run + "  " + screen.Place(client.Stage{Stage: s.Stage, Env: s.Env})
-			if s.Result == "untried" || said[name] == s.Result {
+			name := s.Run + "  " + screen.Place(view.Stage{Stage: s.Stage, Env: s.Env})
+			if s.Result == view.Untried || said[name] == s.Result {
 				continue
 			}
 			said[name] = s.Result
-			line := name + "  " + s.Result
+			line := name + "  " + string(s.Result)
 			if s.Why != "" {
 				line += ": " + screen.Line(s.Why)
 			}
@@ -209,11 +210,11 @@ func (p *program) progress(r client.Replays, said map[string]string) {
 	}
 }
 
-func stillStuck(r client.Replays) int {
+func stillStuck(r view.Replays) int {
 	n := 0
 	for _, g := range r.Groups {
 		for _, s := range g.Stages {
-			if s.Result == "untried" || s.Result == "stopped" {
+			if s.Result == view.Untried || s.Result == view.StopAgain {
 				n++
 			}
 		}
@@ -222,21 +223,21 @@ func stillStuck(r client.Replays) int {
 }
 
 // finished says what is left, and how to go on.
-func (p *program) finished(r client.Replays) {
+func (p *program) finished(r view.Replays) {
 	if r.Why != "" {
 		p.say("It ended before everything was tried: %s", screen.Line(r.Why))
 	}
-	counts := map[string]int{}
+	counts := map[view.Result]int{}
 	for _, g := range r.Groups {
 		for _, s := range g.Stages {
 			counts[s.Result]++
 			if s.Command != "" {
-				p.say("  left  %s  %s → %s", s.Run, screen.Place(client.Stage{Stage: s.Stage, Env: s.Env}), s.Command)
+				p.say("  left  %s  %s → %s", s.Run, screen.Place(view.Stage{Stage: s.Stage, Env: s.Env}), s.Command)
 			}
 		}
 	}
 	var parts []string
-	for _, result := range []string{"went on", "stopped", "taken over", "untried", "under way"} {
+	for _, result := range []view.Result{view.WentOn, view.StopAgain, view.TakenOver, view.Untried, view.UnderWay} {
 		if n := counts[result]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, result))
 		}

@@ -7,7 +7,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"towpath.dev/services/towpath/client"
+	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/services/gateway/view"
 	"towpath.dev/services/towpath/screen"
 )
 
@@ -49,33 +51,33 @@ With --json it is one list; "kind" is "stage" or "message", and a message has a 
 }
 
 // stuckList is what is printed as JSON.
-func stuckList(stages []client.StuckStage, messages []client.Message) []any {
+func stuckList(stages []view.StuckStage, messages []view.Message) []any {
 	list := []any{}
 	for _, s := range stages {
 		list = append(list, struct {
 			Kind string `json:"kind"`
-			client.StuckStage
+			view.StuckStage
 		}{"stage", s})
 	}
 	for _, m := range messages {
 		list = append(list, struct {
 			Kind string `json:"kind"`
-			client.Message
+			view.Message
 		}{"message", m})
 	}
 	return list
 }
 
-func (p *program) stuck(stages []client.StuckStage, messages []client.Message, now time.Time) {
+func (p *program) stuck(stages []view.StuckStage, messages []view.Message, now time.Time) {
 	if len(stages) == 0 {
 		p.say("Nothing is stuck.")
 	}
-	sign, style := screen.Mark(client.Stuck)
+	sign, style := screen.Mark(fold.Stuck)
 	for i, s := range stages {
 		if i > 0 {
 			p.say("")
 		}
-		place := screen.Place(client.Stage{Stage: s.Stage, Env: s.Env})
+		place := screen.Place(view.Stage{Stage: s.Stage, Env: s.Env})
 		times := screen.Ago(now, s.Since)
 		if s.Attempt > 1 {
 			times += fmt.Sprintf(", attempt %d", s.Attempt)
@@ -87,9 +89,9 @@ func (p *program) stuck(stages []client.StuckStage, messages []client.Message, n
 		p.indented(s.Why)
 		p.say("    → %s", p.out.Paint(screen.Bold, screen.Line(s.Command)))
 	}
-	var retrying, aside []client.Message
+	var retrying, aside []view.Message
 	for _, m := range messages {
-		if m.State == client.MessageRetrying {
+		if m.State == ledger.Retrying {
 			retrying = append(retrying, m)
 		} else {
 			aside = append(aside, m)
@@ -107,7 +109,7 @@ func (p *program) indented(text string) {
 }
 
 // retrying prints what is tried again by itself.
-func (p *program) retrying(messages []client.Message, now time.Time) {
+func (p *program) retrying(messages []view.Message, now time.Time) {
 	if len(messages) == 0 {
 		return
 	}
@@ -128,7 +130,7 @@ func (p *program) retrying(messages []client.Message, now time.Time) {
 }
 
 // setAside prints what nobody acts on.
-func (p *program) setAside(messages []client.Message, now time.Time) {
+func (p *program) setAside(messages []view.Message, now time.Time) {
 	if len(messages) == 0 {
 		return
 	}

@@ -4,48 +4,27 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+
+	"towpath.dev/services/gateway/view"
 )
 
-// Actor is a person or a bot.
-type Actor struct {
-	ID        string   `json:"id"`
-	Kind      string   `json:"kind"`
-	Name      string   `json:"name,omitempty"`
-	Email     string   `json:"email,omitempty"`
-	Roles     []string `json:"roles"`
-	External  []string `json:"external,omitempty"`
-	SpeaksFor []string `json:"speaksFor,omitempty"`
-	Tokens    int      `json:"tokens"`
-	Created   string   `json:"created"`
-	Erased    bool     `json:"erased,omitempty"`
-}
-
-// NewActor is an actor to be made.
-type NewActor struct {
-	Kind      string   `json:"kind,omitempty"`
-	Name      string   `json:"name"`
-	Email     string   `json:"email,omitempty"`
-	Roles     []string `json:"roles"`
-	SpeaksFor []string `json:"speaksFor,omitempty"`
-}
-
 // Actors lists everybody.
-func (c *Client) Actors(ctx context.Context) ([]Actor, error) {
-	var list []Actor
+func (c *Client) Actors(ctx context.Context) ([]view.Actor, error) {
+	var list []view.Actor
 	err := c.call(ctx, request{method: http.MethodGet, path: []string{"v1", "actors"}, bound: quick}, &list)
 	return list, err
 }
 
 // AddActor makes an actor.
-func (c *Client) AddActor(ctx context.Context, a NewActor) (Actor, error) {
-	var made Actor
+func (c *Client) AddActor(ctx context.Context, a view.NewActor) (view.Actor, error) {
+	var made view.Actor
 	err := c.call(ctx, request{method: http.MethodPost, path: []string{"v1", "actors"}, body: a, bound: quick}, &made)
 	return made, err
 }
 
 // SetRoles replaces an actor's roles.
-func (c *Client) SetRoles(ctx context.Context, id string, roles []string) (Actor, error) {
-	var changed Actor
+func (c *Client) SetRoles(ctx context.Context, id string, roles []string) (view.Actor, error) {
+	var changed view.Actor
 	err := c.call(ctx, request{
 		method: http.MethodPut, path: []string{"v1", "actors", id, "roles"}, bound: quick,
 		body: struct {

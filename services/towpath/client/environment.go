@@ -3,55 +3,27 @@ package client
 import (
 	"context"
 	"net/http"
-	"time"
+
+	"towpath.dev/services/gateway/view"
 )
 
-// Environment is one environment and how many apps run there.
-type Environment struct {
-	Name string   `json:"name"`
-	Apps []string `json:"apps"`
-}
-
-// Deployment is what runs of one app in an environment.
-type Deployment struct {
-	App       string    `json:"app"`
-	Digest    string    `json:"digest"`
-	Run       string    `json:"run"`
-	Endpoints []string  `json:"endpoints"`
-	Since     time.Time `json:"since"`
-	Skipped   *Asked    `json:"skipped,omitempty"` // who skipped its verification: it was never verified there
-}
-
 // Environments lists the environments that any app has.
-func (c *Client) Environments(ctx context.Context) ([]Environment, error) {
-	var list []Environment
+func (c *Client) Environments(ctx context.Context) ([]view.Environment, error) {
+	var list []view.Environment
 	err := c.call(ctx, request{method: http.MethodGet, path: []string{"v1", "environments"}, bound: quick}, &list)
 	return list, err
 }
 
 // Environment lists what runs in an environment.
-func (c *Client) Environment(ctx context.Context, name string) ([]Deployment, error) {
-	var list []Deployment
+func (c *Client) Environment(ctx context.Context, name string) ([]view.Deployment, error) {
+	var list []view.Deployment
 	err := c.call(ctx, request{method: http.MethodGet, path: []string{"v1", "environments", name}, bound: quick}, &list)
 	return list, err
 }
 
-// StuckStage is a stage that an operator has to look at.
-type StuckStage struct {
-	Run     string    `json:"run"`
-	Stage   string    `json:"stage"`
-	Env     string    `json:"env,omitempty"`
-	Since   time.Time `json:"since"`
-	Why     string    `json:"why"`
-	Attempt int       `json:"attempt"`
-	Tries   int       `json:"tries,omitempty"` // within the attempt, where they were counted
-	Cause   string    `json:"cause"`           // Why without what differs from run to run
-	Command string    `json:"command"`         // what replays it
-}
-
 // Stuck lists the stages that wait for an operator.
-func (c *Client) Stuck(ctx context.Context) ([]StuckStage, error) {
-	var list []StuckStage
+func (c *Client) Stuck(ctx context.Context) ([]view.StuckStage, error) {
+	var list []view.StuckStage
 	err := c.call(ctx, request{method: http.MethodGet, path: []string{"v1", "stuck"}, bound: quick}, &list)
 	return list, err
 }

@@ -8,19 +8,9 @@ import (
 	"net/url"
 	"strconv"
 	"time"
-)
 
-// Event is one event of the ledger.
-type Event struct {
-	Seq     uint64          `json:"seq"`
-	Time    time.Time       `json:"time"`
-	Subject string          `json:"subject"`
-	Type    string          `json:"type"`
-	Actor   string          `json:"actor"`     // id of who asked for it; empty where a service decided
-	Name    string          `json:"actorName"` // the actor's, as long as one is known
-	Detail  string          `json:"detail"`    // for people
-	Event   json.RawMessage `json:"event"`     // the CDEvent, as it was signed
-}
+	"towpath.dev/services/gateway/view"
+)
 
 // EventQuery chooses events. The zero value is all of them.
 type EventQuery struct {
@@ -68,9 +58,9 @@ func (q EventQuery) values() url.Values {
 const maxEventLine = 1 << 20
 
 // Events calls each with every event that fits, in order, until there are no more, each returns an error, or ctx ends.
-func (c *Client) Events(ctx context.Context, q EventQuery, each func(e Event) error) error {
+func (c *Client) Events(ctx context.Context, q EventQuery, each func(e view.EventLine) error) error {
 	return c.eventLines(ctx, q.values(), func(line []byte) error {
-		var e Event
+		var e view.EventLine
 		if err := json.Unmarshal(line, &e); err != nil {
 			return &Error{What: "reading an event of the gateway's answer", On: c.base, Why: err.Error(), Code: CodeFailed}
 		}

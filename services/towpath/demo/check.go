@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"towpath.dev/pkg/engine"
+	"towpath.dev/services/gateway/view"
 	"towpath.dev/services/towpath/client"
 )
 
@@ -31,7 +32,7 @@ func expect[T comparable](what string, got, want T) error {
 }
 
 // hints is an error where a run does not tell people to do this.
-func hints(r client.Run, do string) error {
+func hints(r view.Run, do string) error {
 	said := []string{r.Detail, r.Command}
 	for _, s := range r.Stages {
 		said = append(said, s.Detail, s.Command)
@@ -43,21 +44,21 @@ func hints(r client.Run, do string) error {
 }
 
 // deployment is what Towpath says runs of the app in an environment.
-func (d *demo) deployment(ctx context.Context, env string) (client.Deployment, error) {
+func (d *demo) deployment(ctx context.Context, env string) (view.Deployment, error) {
 	list, err := d.api.Environment(ctx, env)
 	if err != nil {
-		return client.Deployment{}, err
+		return view.Deployment{}, err
 	}
 	for _, x := range list {
 		if x.App == app && len(x.Endpoints) > 0 {
 			return x, nil
 		}
 	}
-	return client.Deployment{}, fmt.Errorf("%s is not in %s", app, env)
+	return view.Deployment{}, fmt.Errorf("%s is not in %s", app, env)
 }
 
 // runsIn is an error unless an environment says that it runs this run, by its digest.
-func (d *demo) runsIn(ctx context.Context, env string, run client.Run) error {
+func (d *demo) runsIn(ctx context.Context, env string, run view.Run) error {
 	x, err := d.deployment(ctx, env)
 	if err == nil {
 		err = expect("digest in "+env, x.Digest, run.Digest)
@@ -126,7 +127,7 @@ const retired = 30 * time.Second
 
 // sameImage is an error unless the Engine itself says that every container of every environment runs
 // the run's image, by digest, that there are some, and that no other is left.
-func (d *demo) sameImage(ctx context.Context, run client.Run) error {
+func (d *demo) sameImage(ctx context.Context, run view.Run) error {
 	image, err := d.engine.Image(ctx, d.system.registry+"/"+app+"@"+run.Digest)
 	if err != nil {
 		return err
@@ -180,7 +181,7 @@ func (d *demo) containers(ctx context.Context, labels map[string]string) ([]engi
 }
 
 // neverIn is an error if anything of a run was ever begun in an environment.
-func (d *demo) neverIn(ctx context.Context, env string, run client.Run) error {
+func (d *demo) neverIn(ctx context.Context, env string, run view.Run) error {
 	containers, err := d.containers(ctx, map[string]string{labelEnv: env, labelRun: run.Run})
 	if err != nil {
 		return err
@@ -189,7 +190,7 @@ func (d *demo) neverIn(ctx context.Context, env string, run client.Run) error {
 		return fmt.Errorf("container %s of %s is in %s", containers[0].Name, run.Run, env)
 	}
 	taken := 0
-	err = d.api.Events(ctx, client.EventQuery{App: app, Run: run.Number, Type: "slot.taken"}, func(e client.Event) error {
+	err = d.api.Events(ctx, client.EventQuery{App: app, Run: run.Number, Type: "slot.taken"}, func(e view.EventLine) error {
 		if strings.Contains(e.Subject, "."+env+".") {
 			taken++
 		}
@@ -204,7 +205,7 @@ func (d *demo) neverIn(ctx context.Context, env string, run client.Run) error {
 // builtOnce is an error unless the ledger holds exactly one build of a run.
 func (d *demo) builtOnce(ctx context.Context, number int) error {
 	builds := 0
-	err := d.api.Events(ctx, client.EventQuery{App: app, Run: number, Type: "build.started"}, func(client.Event) error {
+	err := d.api.Events(ctx, client.EventQuery{App: app, Run: number, Type: "build.started"}, func(view.EventLine) error {
 		builds++
 		return nil
 	})

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"towpath.dev/pkg/engine"
+	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/services/gateway/view"
 	"towpath.dev/services/towpath/client"
 	"towpath.dev/services/towpath/screen"
 )
@@ -49,7 +51,7 @@ type demo struct {
 	engine *engine.Engine
 	repo   *repository
 	images map[string]bool // repository@digest of every image that was made
-	runs   []client.Run    // as they ended
+	runs   []view.Run      // as they ended
 }
 
 // Run runs the demo. The error says which claims did not hold, or what went wrong before.
@@ -134,28 +136,28 @@ func (d *demo) push(ctx context.Context, message string) error {
 }
 
 // follow shows a run until enough says so.
-func (d *demo) follow(ctx context.Context, number int, enough func(client.Run) bool) (client.Run, error) {
+func (d *demo) follow(ctx context.Context, number int, enough func(view.Run) bool) (view.Run, error) {
 	run, err := d.api.Run(ctx, app, number)
 	if err != nil {
 		return run, err
 	}
 	d.tell.gap()
-	view := d.tell.view(number)
-	run, err = d.api.Follow(ctx, run, view.Show, func(r client.Run) bool { return r.Status.Ended() || enough(r) })
-	view.Close()
+	screen := d.tell.view(number)
+	run, err = d.api.Follow(ctx, run, screen.Show, func(r view.Run) bool { return r.Status.Ended() || enough(r) })
+	screen.Close()
 	d.tell.gap()
 	return run, err
 }
 
 // waitsBefore reports whether a run waits for a person before an environment.
-func waitsBefore(env string) func(client.Run) bool {
-	return func(r client.Run) bool {
-		s, _ := r.Stage(client.StagePromote, env)
-		return s.Status == client.Waiting
+func waitsBefore(env string) func(view.Run) bool {
+	return func(r view.Run) bool {
+		s, _ := r.Stage(fold.StagePromote, env)
+		return s.Status == fold.Waiting
 	}
 }
 
-func never(client.Run) bool { return false }
+func never(view.Run) bool { return false }
 
 // toProduction carries the first commit all the way.
 func (d *demo) toProduction(ctx context.Context) error {
@@ -167,7 +169,7 @@ func (d *demo) toProduction(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.tell.check(expect("hello/1 waits before prod", run.Status, client.Waiting), "dev and QA are done; prod waits, and the push said so before")
+	d.tell.check(expect("hello/1 waits before prod", run.Status, fold.Waiting), "dev and QA are done; prod waits, and the push said so before")
 	if err := d.configure(ctx, "prod", "GREETING=Hello from prod", "DATABASE_URL="+database("prod")); err != nil {
 		return err
 	}
@@ -178,7 +180,7 @@ func (d *demo) toProduction(ctx context.Context) error {
 		return err
 	}
 	d.end(run)
-	d.tell.check(expect("status of hello/1", run.Status, client.Done), "hello/1 is done")
+	d.tell.check(expect("status of hello/1", run.Status, fold.Done), "hello/1 is done")
 	for _, env := range envs {
 		d.tell.check(d.answers(ctx, env, "Hello from "+env+" (first edition)"), "%s", d.words(ctx, env))
 	}
@@ -188,22 +190,22 @@ func (d *demo) toProduction(ctx context.Context) error {
 
 // approve gives the one approval that prod asks for, once prod asks for it.
 func (d *demo) approve(ctx context.Context, number int) error {
-	asked := func(r client.Run) bool {
-		s, _ := r.Stage(client.StagePromote, "prod")
-		return r.Status.Ended() || s.Status == client.Waiting && s.Command == fmt.Sprintf("towpath approve %s/%d --env prod", app, number)
+	asked := func(r view.Run) bool {
+		s, _ := r.Stage(fold.StagePromote, "prod")
+		return r.Status.Ended() || s.Status == fold.Waiting && s.Command == fmt.Sprintf("towpath approve %s/%d --env prod", app, number)
 	}
 	run, err := d.api.Run(ctx, app, number)
 	if err != nil {
 		return err
 	}
-	if _, err := d.api.Follow(ctx, run, func(client.Run) error { return nil }, asked); err != nil {
+	if _, err := d.api.Follow(ctx, run, func(view.Run) error { return nil }, asked); err != nil {
 		return err
 	}
 	return d.towpath(ctx, "approve", fmt.Sprintf("%s/%d", app, number), "--env", "prod")
 }
 
 // end keeps a run for the summary and for the cleaning up.
-func (d *demo) end(run client.Run) {
+func (d *demo) end(run view.Run) {
 	d.runs = append(d.runs, run)
 	if run.Digest != "" {
 		d.images[d.system.registry+"/"+app+"@"+run.Digest] = true
@@ -225,7 +227,7 @@ func (d *demo) brokenHealth(ctx context.Context) error {
 		return err
 	}
 	d.end(run)
-	d.tell.check(errors.Join(expect("status of hello/2", run.Status, client.RunFailed), hints(run, "fix and push")), "hello/2 failed: its author fixes and pushes")
+	d.tell.check(errors.Join(expect("status of hello/2", run.Status, fold.Failed), hints(run, "fix and push")), "hello/2 failed: its author fixes and pushes")
 	d.tell.check(errors.Join(d.answers(ctx, "dev", "Hello from dev (first edition)"), d.runsIn(ctx, "dev", good)), "dev still serves hello/1")
 	for _, env := range envs[1:] {
 		d.tell.check(errors.Join(d.neverIn(ctx, env, run), d.answers(ctx, env, "Hello from "+env+" (first edition)"), d.runsIn(ctx, env, good)),
@@ -252,7 +254,7 @@ func (d *demo) wrongSetting(ctx context.Context) error {
 		return err
 	}
 	const replay = "towpath replay hello/3 promote --env qa"
-	d.tell.check(errors.Join(expect("status of hello/3", stopped.Status, client.Stuck), hints(stopped, replay)), "hello/3 is stuck in QA, and an operator is told what to type")
+	d.tell.check(errors.Join(expect("status of hello/3", stopped.Status, fold.Stuck), hints(stopped, replay)), "hello/3 is stuck in QA, and an operator is told what to type")
 	d.tell.check(errors.Join(d.answers(ctx, "qa", "Hello from qa (first edition)"), d.runsIn(ctx, "qa", d.runs[0])), "QA still serves hello/1")
 	if err := d.configure(ctx, "qa", "DATABASE_URL="+database("qa")); err != nil {
 		return err
@@ -271,7 +273,7 @@ func (d *demo) wrongSetting(ctx context.Context) error {
 		return err
 	}
 	d.end(run)
-	d.tell.check(expect("status of hello/3", run.Status, client.Done), "hello/3 is done")
+	d.tell.check(expect("status of hello/3", run.Status, fold.Done), "hello/3 is done")
 	d.tell.check(errors.Join(expect("digest of hello/3", run.Digest, stopped.Digest), d.builtOnce(ctx, 3)), "with the digest of before, and no rebuild")
 	for _, env := range envs {
 		d.tell.check(d.answers(ctx, env, "Hello from "+env+" (second edition)"), "%s", d.words(ctx, env))

@@ -8,7 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"towpath.dev/services/towpath/client"
+	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/services/gateway/view"
 	"towpath.dev/services/towpath/screen"
 )
 
@@ -42,13 +43,13 @@ func (d *demo) times() {
 	for _, r := range d.runs {
 		_, style := screen.Mark(r.Status)
 		row := []screen.Cell{screen.Text("%s", r.Run), screen.In(style, string(r.Status))}
-		for _, stage := range []string{client.StageBuild, client.StageVet} {
+		for _, stage := range []string{fold.StageBuild, fold.StageVet} {
 			st, _ := r.Stage(stage, "")
 			row = append(row, took(st))
 		}
 		for _, env := range envs {
-			promote, _ := r.Stage(client.StagePromote, env)
-			verify, _ := r.Stage(client.StageVerify, env)
+			promote, _ := r.Stage(fold.StagePromote, env)
+			verify, _ := r.Stage(fold.StageVerify, env)
 			if promote.Started != nil && verify.Finished != nil {
 				promote.Finished = verify.Finished
 			}
@@ -60,7 +61,7 @@ func (d *demo) times() {
 	d.tell.spaced = false
 }
 
-func took(s client.Stage) screen.Cell {
+func took(s view.Stage) screen.Cell {
 	if s.Started == nil || s.Finished == nil {
 		return screen.In(screen.Dim, "-")
 	}

@@ -9,7 +9,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"towpath.dev/services/towpath/client"
+	"towpath.dev/services/gateway/view"
 	"towpath.dev/services/towpath/screen"
 )
 
@@ -109,7 +109,7 @@ func (t *teller) view(number int) *screen.View {
 	if t.told[number] == nil {
 		t.told[number] = inside.NewProgress()
 	}
-	draw := func(r client.Run, now time.Time) []string {
+	draw := func(r view.Run, now time.Time) []string {
 		lines := inside.Run(r, now)
 		for i, l := range lines {
 			if l != "" {

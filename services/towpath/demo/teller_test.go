@@ -8,7 +8,8 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"towpath.dev/services/towpath/client"
+	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/services/gateway/view"
 	"towpath.dev/services/towpath/screen"
 )
 
@@ -58,13 +59,13 @@ func TestABrokenClaimFailsTheDemo(t *testing.T) {
 }
 
 func TestExpectAndHints(t *testing.T) {
-	if err := expect("status", client.Done, client.Done); err != nil {
+	if err := expect("status", fold.Done, fold.Done); err != nil {
 		t.Error(err)
 	}
-	if err := expect("status", client.Stuck, client.Done); err == nil || !strings.Contains(err.Error(), "stuck, not done") {
+	if err := expect("status", fold.Stuck, fold.Done); err == nil || !strings.Contains(err.Error(), "stuck, not done") {
 		t.Errorf("got %v", err)
 	}
-	run := client.Run{Run: "hello/2", Stages: []client.Stage{{Command: "fix and push"}}}
+	run := view.Run{Run: "hello/2", Stages: []view.Stage{{Command: "fix and push"}}}
 	if err := hints(run, "fix and push"); err != nil {
 		t.Error(err)
 	}

@@ -6,29 +6,30 @@ import (
 	"strings"
 	"time"
 
-	"towpath.dev/services/towpath/client"
+	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/services/gateway/view"
 )
 
 // Mark is the sign and the style of a status.
-func Mark(s client.Status) (string, Style) {
+func Mark(s fold.Status) (string, Style) {
 	switch s {
-	case client.Done:
+	case fold.Done:
 		return "✓", Green
-	case client.Running:
+	case fold.Running:
 		return "●", Blue
-	case client.Waiting:
+	case fold.Waiting:
 		return "◷", Yellow
-	case client.Queued:
+	case fold.Queued:
 		return "◌", Yellow
-	case client.Stuck:
+	case fold.Stuck:
 		return "!", Purple
-	case client.RunFailed:
+	case fold.Failed:
 		return "✗", Red
-	case client.RunRefused:
+	case fold.Refused:
 		return "⊘", Red
-	case client.Superseded, client.Cancelled:
+	case fold.Superseded, fold.CancelledRun:
 		return "–", Dim
-	case client.Skipped:
+	case fold.Skipped:
 		return "↷", Dim
 	}
 	return "○", Dim
@@ -37,17 +38,17 @@ func Mark(s client.Status) (string, Style) {
 // node is one stop of the picture: build, vet, or an environment with its promotion and verification.
 type node struct {
 	name   string
-	status client.Status
+	status fold.Status
 	took   string
 	under  string // for whom it waits
 }
 
 // nodes joins what happens in one environment.
-func nodes(r client.Run, now time.Time) []node {
+func nodes(r view.Run, now time.Time) []node {
 	var list []node
 	for _, s := range r.Stages {
 		switch s.Stage {
-		case client.StageVerify:
+		case fold.StageVerify:
 			if n := len(list); n > 0 && list[n-1].name == s.Env {
 				list[n-1] = environment(r, list[n-1], s, now)
 				continue
@@ -65,14 +66,14 @@ func nodes(r client.Run, now time.Time) []node {
 }
 
 // environment is the stop of a promotion, given what its verification says.
-func environment(r client.Run, n node, verify client.Stage, now time.Time) node {
-	promote, _ := r.Stage(client.StagePromote, verify.Env)
-	if promote.Status != client.Done {
+func environment(r view.Run, n node, verify view.Stage, now time.Time) node {
+	promote, _ := r.Stage(fold.StagePromote, verify.Env)
+	if promote.Status != fold.Done {
 		return n
 	}
 	n.status = verify.Status
-	if verify.Status == client.Pending || verify.Status == client.Queued {
-		n.status = client.Running
+	if verify.Status == fold.Pending || verify.Status == fold.Queued {
+		n.status = fold.Running
 	}
 	n.took = took(promote, verify, now)
 	n.under = under(verify)
@@ -80,7 +81,7 @@ func environment(r client.Run, n node, verify client.Stage, now time.Time) node 
 }
 
 // took is the time from first's start to last's end.
-func took(first, last client.Stage, now time.Time) string {
+func took(first, last view.Stage, now time.Time) string {
 	if first.Started == nil {
 		return ""
 	}
@@ -91,15 +92,15 @@ func took(first, last client.Stage, now time.Time) string {
 	return Took(end.Sub(*first.Started))
 }
 
-func under(s client.Stage) string {
+func under(s view.Stage) string {
 	switch s.Status {
-	case client.Waiting, client.Queued:
+	case fold.Waiting, fold.Queued:
 		if s.For != "" {
 			return "for " + s.For
 		}
-	case client.Stuck:
+	case fold.Stuck:
 		return "for an operator"
-	case client.RunFailed:
+	case fold.Failed:
 		return "for the author"
 	}
 	return ""
@@ -112,7 +113,7 @@ const link = " ─── "
 //
 //	✓ build ─── ✓ vet ─── ✓ dev ─── ✓ qa ─── ◷ prod
 //	  1.4s        0.6s      1.9s      2.1s     for an approver
-func (s Screen) Picture(r client.Run, now time.Time) []string {
+func (s Screen) Picture(r view.Run, now time.Time) []string {
 	var lines []string
 	var row pictureRow
 	all := nodes(r, now)
@@ -177,7 +178,7 @@ func (row *pictureRow) lines() []string {
 
 func (s Screen) name(n node) string {
 	switch n.status {
-	case client.Pending, client.Skipped, client.Superseded, client.Cancelled:
+	case fold.Pending, fold.Skipped, fold.Superseded, fold.CancelledRun:
 		return s.Paint(Dim, n.name)
 	}
 	return n.name
@@ -185,7 +186,7 @@ func (s Screen) name(n node) string {
 
 // Run is what `towpath show` prints of a run: a line about it, the picture, and what somebody has to
 // know or do.
-func (s Screen) Run(r client.Run, now time.Time) []string {
+func (s Screen) Run(r view.Run, now time.Time) []string {
 	lines := []string{s.headline(r, now), ""}
 	lines = append(lines, s.Picture(r, now)...)
 	for _, note := range notes(r) {
@@ -195,10 +196,10 @@ func (s Screen) Run(r client.Run, now time.Time) []string {
 	return lines
 }
 
-func (s Screen) headline(r client.Run, now time.Time) string {
+func (s Screen) headline(r view.Run, now time.Time) string {
 	_, style := Mark(r.Status)
 	status := string(r.Status)
-	if r.For != "" && (r.Status == client.Waiting || r.Status == client.Queued) {
+	if r.For != "" && (r.Status == fold.Waiting || r.Status == fold.Queued) {
 		status += " for " + r.For
 	}
 	parts := []string{s.Paint(Bold, r.Run), s.Paint(style, Line(status))}
@@ -230,12 +231,12 @@ type note struct {
 	command string
 }
 
-func notes(r client.Run) []note {
+func notes(r view.Run) []note {
 	var list []note
 	for _, st := range r.Stages {
 		switch st.Status {
-		case client.Stuck, client.RunFailed, client.RunRefused, client.Waiting, client.Queued:
-		case client.Done, client.Running:
+		case fold.Stuck, fold.Failed, fold.Refused, fold.Waiting, fold.Queued:
+		case fold.Done, fold.Running:
 			if st.Detail == "" && st.Replay == nil {
 				continue
 			}
@@ -245,7 +246,7 @@ func notes(r client.Run) []note {
 			}
 		}
 		_, style := Mark(st.Status)
-		if st.Status == client.Done {
+		if st.Status == fold.Done {
 			style = Dim
 		}
 		list = append(list, note{title(st), style, strings.TrimPrefix(st.Detail+replayed(st), "\n"), st.Command})
@@ -259,7 +260,7 @@ func notes(r client.Run) []note {
 }
 
 // replayed says, on a line of its own, who asked for a stage's present attempt, and why.
-func replayed(st client.Stage) string {
+func replayed(st view.Stage) string {
 	if st.Replay == nil {
 		return ""
 	}
@@ -271,16 +272,16 @@ func replayed(st client.Stage) string {
 }
 
 // title says what is up with a stage: "qa promote: stuck, an operator acts (attempt 2)".
-func title(st client.Stage) string {
+func title(st view.Stage) string {
 	text := Place(st) + ": " + string(st.Status)
 	switch st.Status {
-	case client.Waiting, client.Queued:
+	case fold.Waiting, fold.Queued:
 		if st.For != "" {
 			text += " for " + st.For
 		}
-	case client.Stuck:
+	case fold.Stuck:
 		text += ", an operator acts"
-	case client.RunFailed:
+	case fold.Failed:
 		text += ", the author acts"
 	}
 	if st.Attempt > 1 {
@@ -290,7 +291,7 @@ func title(st client.Stage) string {
 }
 
 // Place names a stage of a run: "build", "qa promote".
-func Place(st client.Stage) string {
+func Place(st view.Stage) string {
 	if st.Env == "" {
 		return st.Stage
 	}

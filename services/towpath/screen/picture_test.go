@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"towpath.dev/services/towpath/client"
+	"towpath.dev/services/gateway/view"
 )
 
 var update = flag.Bool("update", false, "write the goldens anew")
@@ -29,7 +29,7 @@ func TestRun(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var run client.Run
+			var run view.Run
 			if err := json.Unmarshal(data, &run); err != nil {
 				t.Fatal(err)
 			}

@@ -4,16 +4,16 @@ import (
 	"fmt"
 	"time"
 
-	"towpath.dev/services/towpath/client"
+	"towpath.dev/services/gateway/view"
 )
 
 // View shows a run that changes: drawn over itself on a terminal, a line for each change elsewhere.
 type View struct {
 	s        Screen
-	draw     func(client.Run, time.Time) []string
+	draw     func(view.Run, time.Time) []string
 	live     *Live
 	progress *Progress
-	runs     chan client.Run
+	runs     chan view.Run
 	done     chan struct{}
 }
 
@@ -22,8 +22,8 @@ const redraw = 200 * time.Millisecond
 
 // NewView returns a view that draws with draw, such as Screen.Run, or says what progress has not said
 // yet. It needs Close.
-func (s Screen) NewView(draw func(client.Run, time.Time) []string, progress *Progress) *View {
-	v := &View{s: s, draw: draw, live: s.NewLive(), progress: progress, runs: make(chan client.Run), done: make(chan struct{})}
+func (s Screen) NewView(draw func(view.Run, time.Time) []string, progress *Progress) *View {
+	v := &View{s: s, draw: draw, live: s.NewLive(), progress: progress, runs: make(chan view.Run), done: make(chan struct{})}
 	go v.keepDrawing()
 	return v
 }
@@ -32,7 +32,7 @@ func (v *View) keepDrawing() {
 	defer close(v.done)
 	tick := time.NewTicker(redraw)
 	defer tick.Stop()
-	var run client.Run
+	var run view.Run
 	for {
 		select {
 		case r, open := <-v.runs:
@@ -54,7 +54,7 @@ func (v *View) keepDrawing() {
 }
 
 // Show takes the run as it is now. The error is always nil; it is there for client.Client.Follow.
-func (v *View) Show(r client.Run) error {
+func (v *View) Show(r view.Run) error {
 	v.runs <- r
 	return nil
 }
