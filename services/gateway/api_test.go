@@ -17,7 +17,6 @@ import (
 	"towpath.dev/pkg/ledger/fold/foldtest"
 	"towpath.dev/pkg/wholefile"
 	"towpath.dev/services/gateway/view"
-	"towpath.dev/services/towpath/client"
 )
 
 // write appends an event as the service that its subject names, and waits until the gateway has it.
@@ -480,7 +479,7 @@ func TestLogs(t *testing.T) {
 func TestDoctor(t *testing.T) {
 	s := newStation(t)
 	states := map[string]string{}
-	for _, c := range get[[]client.Check](s, "GET", "/v1/doctor", nil) {
+	for _, c := range get[[]check](s, "GET", "/v1/doctor", nil) {
 		states[c.Name] = c.Status
 		if c.Detail == "" || c.Status != checkOK && c.Fix == "" {
 			t.Errorf("check %+v", c)
@@ -492,7 +491,7 @@ func TestDoctor(t *testing.T) {
 		}
 	}
 	s.ledger.CloseDoor()
-	for _, c := range get[[]client.Check](s, "GET", "/v1/doctor", nil) {
+	for _, c := range get[[]check](s, "GET", "/v1/doctor", nil) {
 		if c.Name == "door" && c.Status != checkBroken {
 			t.Errorf("the door is shut: %+v", c)
 		}

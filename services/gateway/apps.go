@@ -102,7 +102,7 @@ func (c *call) addHosted(body view.App) error {
 func (c *call) addApp(body *events.AppCreated) error {
 	name := events.Slug(body.ID)
 	known := c.s.fold().App(name) != nil
-	if err := c.s.appendApp(context.WithoutCancel(c.r.Context()), body); err != nil {
+	if err := c.s.desk.appendApp(context.WithoutCancel(c.r.Context()), body); err != nil {
 		return err
 	}
 	app := c.s.fold().App(name)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"towpath.dev/pkg/identity"
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/pkg/worker"
 	"towpath.dev/pkg/worker/boundary"
 	"towpath.dev/services/gateway/view"
 )
@@ -30,6 +32,43 @@ type speaker struct {
 	actor   identity.Actor
 	relay   string // the bot that passed it on; empty: the actor's own words
 	channel string // http, bus, or where the actor said it to the bot: slack
+}
+
+// book is the ledger, as orders and runs are recorded in it.
+type book interface {
+	// Append stores an event and returns once the fold has it, as worker.Runtime's method does.
+	Append(ctx context.Context, s events.Subject, e events.Event) (ledger.Record, error)
+	// Written reads the event of a subject from the ledger, as ledger.Client's method does.
+	Written(ctx context.Context, s events.Subject) (ledger.Record, bool, error)
+	Epoch() int
+	App(name events.Slug) *fold.App
+	CurrentPolicy() fold.PolicyVersion
+	Replays() []fold.Command // of all that is stuck, which have not finished
+}
+
+// runtimeBook is the ledger as a process of the gateway has it.
+type runtimeBook struct {
+	*worker.Runtime
+	*fold.Fold
+}
+
+func (b runtimeBook) Written(ctx context.Context, s events.Subject) (ledger.Record, bool, error) {
+	return b.Ledger.Written(ctx, s)
+}
+
+// grounds are what orders are judged by, beside the fold.
+type grounds interface {
+	scope(ctx context.Context, o order, app *fold.App, actor identity.Actor) (scope, error)
+	noApp(name events.Slug) *problem
+}
+
+// desk is where orders are judged and recorded and runs begin, whichever door they came in by. It is safe for concurrent
+// use; what one process does not know, the ledger does.
+type desk struct {
+	book    book
+	grounds grounds
+	logger  *slog.Logger
+	done    commandLog
 }
 
 // commandVerbs are what Authorize is asked for a command's verb.
@@ -82,13 +121,13 @@ func (o order) about() (identity.Verb, identity.Object, error) {
 func doCommand(c *call) error {
 	by := speaker{actor: c.actor, channel: "http"}
 	if c.r.URL.Query().Get("dryRun") == "1" {
-		preview, err := c.s.preview(c.r.Context(), by, c.body.(order))
+		preview, err := c.s.desk.preview(c.r.Context(), by, c.body.(order))
 		if err == nil {
 			writeJSON(c.w, http.StatusOK, preview)
 		}
 		return err
 	}
-	answer, err := c.s.command(c.r.Context(), by, c.body.(order))
+	answer, err := c.s.desk.command(c.r.Context(), by, c.body.(order))
 	if err == nil {
 		writeJSON(c.w, http.StatusOK, answer)
 	}
@@ -96,7 +135,7 @@ func doCommand(c *call) error {
 }
 
 // preview says what an order would do, and records nothing.
-func (s *Service) preview(ctx context.Context, by speaker, o order) (view.Preview, error) {
+func (s *desk) preview(ctx context.Context, by speaker, o order) (view.Preview, error) {
 	d, _, err := s.judge(ctx, by, o)
 	d.preview.Text = d.text
 	return d.preview, err
@@ -104,7 +143,7 @@ func (s *Service) preview(ctx context.Context, by speaker, o order) (view.Previe
 
 // command judges an order and records it. Every way in ends here. The same order sent again, by its id, gets the answer
 // that it got before, also from another process.
-func (s *Service) command(ctx context.Context, by speaker, o order) (view.Answer, error) {
+func (s *desk) command(ctx context.Context, by speaker, o order) (view.Answer, error) {
 	boundary.Reached(events.Gateway, boundary.Received, o.App)
 	defer boundary.Reached(events.Gateway, boundary.Ack, o.App)
 	if answer, done, err := s.before(ctx, by, o); done || err != nil {
@@ -129,15 +168,15 @@ func (s *Service) command(ctx context.Context, by speaker, o order) (view.Answer
 }
 
 // judge completes an order, looks up what it is judged by, and decides. It returns the completed order.
-func (s *Service) judge(ctx context.Context, by speaker, o order) (decision, order, error) {
+func (s *desk) judge(ctx context.Context, by speaker, o order) (decision, order, error) {
 	var app *fold.App
 	if o.App != "" {
-		if app = s.fold().App(o.App); app == nil {
-			return decision{}, o, s.noApp(o.App)
+		if app = s.book.App(o.App); app == nil {
+			return decision{}, o, s.grounds.noApp(o.App)
 		}
 	}
 	o = o.completed(app, by.actor.ID)
-	in, err := s.scope(ctx, o, app, by.actor)
+	in, err := s.grounds.scope(ctx, o, app, by.actor)
 	if err != nil {
 		return decision{}, o, err
 	}
@@ -149,8 +188,8 @@ func (s *Service) judge(ctx context.Context, by speaker, o order) (decision, ord
 }
 
 // chain is the id that the events of the order's run share.
-func (s *Service) chain(o order) string {
-	if app := s.fold().App(o.App); app != nil {
+func (s *desk) chain(o order) string {
+	if app := s.book.App(o.App); app != nil {
 		if run := app.Run(o.Run); run != nil {
 			return run.ChainID
 		}
@@ -159,7 +198,7 @@ func (s *Service) chain(o order) string {
 }
 
 // event is what the decision is recorded as.
-func (s *Service) event(by speaker, o order, d decision) (events.Event, events.Subject) {
+func (s *desk) event(by speaker, o order, d decision) (events.Event, events.Subject) {
 	at, chain := time.Now(), s.chain(o)
 	if d.replay != nil {
 		body := d.replay
@@ -169,20 +208,20 @@ func (s *Service) event(by speaker, o order, d decision) (events.Event, events.S
 			links = append(links, events.Relation("replays", body.Original))
 		}
 		return events.New(events.Gateway, at, chain, body, links...),
-			events.CommandSubject(s.epoch(), body.Type(), o.App, o.Run, body.Environment, o.ID)
+			events.CommandSubject(s.book.Epoch(), body.Type(), o.App, o.Run, body.Environment, o.ID)
 	}
 	d.command.Channel, d.command.Relay, d.command.Answer = by.channel, by.relay, d.text
 	body := &events.CommandReceived{About: events.About{ID: o.ID}, Command: d.command}
-	return events.New(events.Gateway, at, chain, body), events.CommandSubject(s.epoch(), body.Type(), o.stored(), o.Run, o.Env, o.ID)
+	return events.New(events.Gateway, at, chain, body), events.CommandSubject(s.book.Epoch(), body.Type(), o.stored(), o.Run, o.Env, o.ID)
 }
 
 // record appends the command and answers.
-func (s *Service) record(ctx context.Context, by speaker, o order, d decision) (view.Answer, error) {
+func (s *desk) record(ctx context.Context, by speaker, o order, d decision) (view.Answer, error) {
 	event, subject := s.event(by, o, d)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), appendBound)
 	defer cancel()
 	boundary.Reached(events.Gateway, boundary.Decided, o.App)
-	record, err := s.rt.Append(ctx, subject, event)
+	record, err := s.book.Append(ctx, subject, event)
 	var exists *ledger.ExistsError
 	if errors.As(err, &exists) {
 		answer, _, err := answerIn(exists.Winner, by, o)
@@ -197,12 +236,12 @@ func (s *Service) record(ctx context.Context, by speaker, o order, d decision) (
 
 // before finds the answer that the same order got before: in memory, or in the ledger. An order that was refused is
 // refused again.
-func (s *Service) before(ctx context.Context, by speaker, o order) (answer view.Answer, done bool, err error) {
+func (s *desk) before(ctx context.Context, by speaker, o order) (answer view.Answer, done bool, err error) {
 	if r, ok := s.done.find(o.ID); ok && r.actor == by.actor.ID && r.order == o {
 		return view.Answer{ID: o.ID, Text: r.text, Seq: r.seq}, true, nil
 	}
 	for _, subject := range s.recordedUnder(o) {
-		record, found, err := s.rt.Ledger.Written(ctx, subject)
+		record, found, err := s.book.Written(ctx, subject)
 		if err != nil {
 			return view.Answer{}, false, fmt.Errorf("looking for command %s: %w", o.ID, err)
 		}
@@ -223,9 +262,9 @@ func (o order) stored() events.Slug {
 }
 
 // recordedUnder are the subjects that an order may have been recorded under: it may leave the environment open.
-func (s *Service) recordedUnder(o order) []events.Subject {
+func (s *desk) recordedUnder(o order) []events.Subject {
 	envs := []events.Slug{o.Env}
-	if app := s.fold().App(o.App); app != nil && app.Run(o.Run) != nil {
+	if app := s.book.App(o.App); app != nil && app.Run(o.Run) != nil {
 		if o.Env == "" {
 			envs = append(envs, app.Run(o.Run).Definition.EnvironmentNames()...)
 		} else if o.Verb == events.VerbReplay {
@@ -239,7 +278,7 @@ func (s *Service) recordedUnder(o order) []events.Subject {
 	var all []events.Subject
 	for _, t := range types {
 		for _, env := range envs {
-			all = append(all, events.CommandSubject(s.epoch(), t, o.stored(), o.Run, env, o.ID))
+			all = append(all, events.CommandSubject(s.book.Epoch(), t, o.stored(), o.Run, env, o.ID))
 		}
 	}
 	return all
@@ -281,7 +320,7 @@ func answerIn(r ledger.Record, by speaker, o order) (view.Answer, bool, error) {
 
 // recordRefusal keeps that a person's approval or command was not followed, and why. It is of no use to anybody who
 // waits for it, so it is tried once.
-func (s *Service) recordRefusal(ctx context.Context, by speaker, o order, why *problem) {
+func (s *desk) recordRefusal(ctx context.Context, by speaker, o order, why *problem) {
 	if why.Status == http.StatusNotFound || why.Status == http.StatusBadRequest {
 		return
 	}
@@ -289,10 +328,10 @@ func (s *Service) recordRefusal(ctx context.Context, by speaker, o order, why *p
 		About: events.About{ID: o.ID}, Command: o.command(by.actor.ID), Why: why.Error(), Do: why.Do, Code: why.Code,
 	}
 	body.Channel, body.Relay = by.channel, by.relay
-	subject := events.CommandSubject(s.epoch(), body.Type(), o.stored(), o.Run, o.Env, o.ID)
+	subject := events.CommandSubject(s.book.Epoch(), body.Type(), o.stored(), o.Run, o.Env, o.ID)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), appendBound)
 	defer cancel()
-	_, err := s.rt.Append(ctx, subject, events.New(events.Gateway, time.Now(), s.chain(o), body))
+	_, err := s.book.Append(ctx, subject, events.New(events.Gateway, time.Now(), s.chain(o), body))
 	var exists *ledger.ExistsError
 	if err != nil && !errors.As(err, &exists) {
 		s.logger.Warn("a refusal was not recorded", "verb", o.Verb, "app", o.App, "err", err)

@@ -22,7 +22,7 @@ func (s *Service) keepReplaying(ctx context.Context) {
 	rest := shortest
 	for ctx.Err() == nil {
 		seq := s.fold().Seq()
-		acted, err := s.replayNext(ctx)
+		acted, err := s.desk.replayNext(ctx)
 		switch {
 		case err != nil && ctx.Err() == nil:
 			s.logger.Warn("replaying what is stuck, to be tried again", "err", err)
@@ -39,11 +39,11 @@ func (s *Service) keepReplaying(ctx context.Context) {
 }
 
 // replayNext does what the open replays of all that is stuck do next.
-func (s *Service) replayNext(ctx context.Context) (acted bool, err error) {
-	open := s.fold().Replays()
+func (s *desk) replayNext(ctx context.Context) (acted bool, err error) {
+	open := s.book.Replays()
 	for i, c := range open {
 		superseded := slices.ContainsFunc(open[i+1:], func(newer fold.Command) bool { return newer.App == "" || newer.App == c.App })
-		targets, finished := decideReplays(c, s.fold().App, superseded)
+		targets, finished := decideReplays(c, s.book.App, superseded)
 		for _, target := range targets {
 			if err := s.replayOne(ctx, c, target); err != nil {
 				return acted, err
@@ -51,7 +51,7 @@ func (s *Service) replayNext(ctx context.Context) (acted bool, err error) {
 			acted = true
 		}
 		if finished != nil {
-			subject := events.CommandSubject(s.epoch(), finished.Type(), "", 0, "", c.ID)
+			subject := events.CommandSubject(s.book.Epoch(), finished.Type(), "", 0, "", c.ID)
 			if err := s.appendOnce(ctx, subject, events.New(events.Gateway, time.Now(), "", finished)); err != nil {
 				return acted, err
 			}
@@ -63,8 +63,8 @@ func (s *Service) replayNext(ctx context.Context) (acted bool, err error) {
 
 // replayOne asks for the replay of one stage. The command's id is made from its parent's, so that it is one whoever
 // comes to ask for it.
-func (s *Service) replayOne(ctx context.Context, c fold.Command, target events.StuckStage) error {
-	run := s.fold().App(target.App).Run(target.Run)
+func (s *desk) replayOne(ctx context.Context, c fold.Command, target events.StuckStage) error {
+	run := s.book.App(target.App).Run(target.Run)
 	stage, _ := run.Stage(target.Stage, target.Environment)
 	id := replayID(c.ID, target)
 	body := &events.ReplayRequested{
@@ -76,7 +76,7 @@ func (s *Service) replayOne(ctx context.Context, c fold.Command, target events.S
 	if body.Original != "" {
 		links = append(links, events.Relation("replays", body.Original))
 	}
-	subject := events.CommandSubject(s.epoch(), body.Type(), target.App, target.Run, target.Environment, id)
+	subject := events.CommandSubject(s.book.Epoch(), body.Type(), target.App, target.Run, target.Environment, id)
 	return s.appendOnce(ctx, subject, events.New(events.Gateway, time.Now(), run.ChainID, body, links...))
 }
 
@@ -86,10 +86,10 @@ func replayID(parent string, target events.StuckStage) string {
 }
 
 // appendOnce writes an event; one that is there already is as good.
-func (s *Service) appendOnce(ctx context.Context, subject events.Subject, event events.Event) error {
+func (s *desk) appendOnce(ctx context.Context, subject events.Subject, event events.Event) error {
 	ctx, cancel := context.WithTimeout(ctx, appendBound)
 	defer cancel()
-	_, err := s.rt.Append(ctx, subject, event)
+	_, err := s.book.Append(ctx, subject, event)
 	var exists *ledger.ExistsError
 	if errors.As(err, &exists) {
 		return nil

@@ -90,7 +90,7 @@ func (s *Service) heed(ctx context.Context, by speaker, said saying) (heard, err
 	if said.order.Verb == verbStatus {
 		return s.status(said.order)
 	}
-	answer, err := s.command(ctx, by, said.order)
+	answer, err := s.desk.command(ctx, by, said.order)
 	return heard{Answer: answer}, err
 }
 

@@ -55,7 +55,7 @@ type Service struct {
 	reconciling locks           // one look at git's log at a time for each app
 	stopping    context.Context // ends when no new work is taken
 	panics      atomic.Int64    // requests that made the gateway panic
-	done        commandLog
+	desk        *desk
 	noted       noted
 }
 
@@ -67,12 +67,14 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if deps.Ready == nil {
 		deps.Ready = func(string) {}
 	}
-	return &Service{
+	s := &Service{
 		cfg: cfg.withDefaults(), rt: deps.Runtime, ready: deps.Ready, logger: deps.Runtime.Logger,
 		actors:   identity.NewActors(deps.Runtime.Ledger.Bucket(events.BucketActors)),
 		evidence: registry.New(registry.Options{}),
 		journal:  newJournal(), polling: newPolling(),
-	}, nil
+	}
+	s.desk = &desk{book: runtimeBook{deps.Runtime, deps.Runtime.Fold}, grounds: s, logger: s.logger}
+	return s, nil
 }
 
 func (s *Service) fold() *fold.Fold { return s.rt.Fold }
@@ -179,7 +181,7 @@ func (s *Service) settle(ctx context.Context) error {
 	if err := s.ensureAdmin(ctx); err != nil {
 		return err
 	}
-	if _, err := s.publishPolicy(ctx); err != nil {
+	if _, err := s.desk.publishPolicy(ctx, s.rt.Platform.Policy); err != nil {
 		return err
 	}
 	if err := s.reconcileSettings(ctx); err != nil {

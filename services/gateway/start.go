@@ -12,6 +12,7 @@ import (
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/pipeline"
+	"towpath.dev/pkg/policy"
 	"towpath.dev/pkg/registry"
 	"towpath.dev/pkg/worker/boundary"
 	"towpath.dev/services/gateway/git"
@@ -66,26 +67,31 @@ func (l *locks) lock(name events.Slug) (unlock func()) {
 // start records a change as a run, once, and returns when the fold has it.
 func (s *Service) start(ctx context.Context, c change) (started, error) {
 	defer s.starting.lock(c.app)()
+	return s.desk.start(ctx, c, s.rt.Platform.Policy)
+}
+
+// start records a change as a run that is judged by platform's policy.
+func (s *desk) start(ctx context.Context, c change, platform policy.Policy) (started, error) {
 	ctx, cancel := context.WithTimeout(ctx, appendBound)
 	defer cancel()
-	policyDigest, err := s.publishPolicy(ctx)
+	policyDigest, err := s.publishPolicy(ctx, platform)
 	if err != nil {
 		return started{}, err
 	}
 	if err := s.createApp(ctx, c); err != nil {
 		return started{}, err
 	}
-	app := s.fold().App(c.app)
+	app := s.book.App(c.app)
 	if run := c.recorded(app); run != nil {
 		return started{run: run}, nil
 	}
-	body, subject := c.event(s.epoch(), app, policyDigest)
+	body, subject := c.event(s.book.Epoch(), app, policyDigest)
 	event := events.New(events.Gateway, time.Now(), events.NewID(), body)
 	if c.id != "" {
 		event.ID = c.id
 	}
 	boundary.Reached(events.Gateway, boundary.Decided, c.app)
-	record, err := s.rt.Append(ctx, subject, event)
+	record, err := s.book.Append(ctx, subject, event)
 	fresh := true
 	var exists *ledger.ExistsError
 	if errors.As(err, &exists) {
@@ -94,7 +100,7 @@ func (s *Service) start(ctx context.Context, c change) (started, error) {
 	if err != nil {
 		return started{}, fmt.Errorf("recording the run of %s: %w", c.app, err)
 	}
-	if run := runStarted(s.fold().App(c.app), record.Event.ID); run != nil {
+	if run := runStarted(s.book.App(c.app), record.Event.ID); run != nil {
 		return started{run, fresh}, nil
 	}
 	return started{}, fmt.Errorf("event %d on %s started no run", record.Seq, record.Subject)
@@ -164,8 +170,8 @@ func (c change) event(epoch int, app *fold.App, policyDigest string) (events.Bod
 }
 
 // createApp records the app at its first change.
-func (s *Service) createApp(ctx context.Context, c change) error {
-	if app := s.fold().App(c.app); app != nil && !app.Created.IsZero() {
+func (s *desk) createApp(ctx context.Context, c change) error {
+	if app := s.book.App(c.app); app != nil && !app.Created.IsZero() {
 		return nil
 	}
 	return s.appendApp(ctx, &events.AppCreated{
@@ -173,10 +179,10 @@ func (s *Service) createApp(ctx context.Context, c change) error {
 	})
 }
 
-func (s *Service) appendApp(ctx context.Context, body *events.AppCreated) error {
+func (s *desk) appendApp(ctx context.Context, body *events.AppCreated) error {
 	ctx, cancel := context.WithTimeout(ctx, appendBound)
 	defer cancel()
-	_, err := s.rt.Append(ctx, events.AppSubject(s.epoch(), events.Slug(body.ID)), events.New(events.Gateway, time.Now(), "", body))
+	_, err := s.book.Append(ctx, events.AppSubject(s.book.Epoch(), events.Slug(body.ID)), events.New(events.Gateway, time.Now(), "", body))
 	var exists *ledger.ExistsError
 	if err != nil && !errors.As(err, &exists) {
 		return fmt.Errorf("recording app %s: %w", body.ID, err)
@@ -185,21 +191,20 @@ func (s *Service) appendApp(ctx context.Context, body *events.AppCreated) error 
 }
 
 // publishPolicy makes the platform's policy known where it is not the newest one already, and returns its digest.
-func (s *Service) publishPolicy(ctx context.Context) (digest string, err error) {
-	platform := s.rt.Platform.Policy
+func (s *desk) publishPolicy(ctx context.Context, platform policy.Policy) (digest string, err error) {
 	digest = platform.Digest()
 	for {
-		current := s.fold().CurrentPolicy()
+		current := s.book.CurrentPolicy()
 		if current.Digest == digest {
 			return digest, nil
 		}
 		body := &events.PolicyPublished{About: events.About{ID: digest}, Digest: digest, Text: platform.Text(), Actor: string(events.Gateway)}
-		_, err := s.rt.Append(ctx, events.PolicySubject(s.epoch(), current.Serial+1), events.New(events.Gateway, time.Now(), "", body))
+		_, err := s.book.Append(ctx, events.PolicySubject(s.book.Epoch(), current.Serial+1), events.New(events.Gateway, time.Now(), "", body))
 		var exists *ledger.ExistsError
 		if err != nil && !errors.As(err, &exists) {
 			return "", fmt.Errorf("publishing the platform's policy: %w", err)
 		}
-		if next := s.fold().CurrentPolicy(); err == nil && next.Digest != digest {
+		if next := s.book.CurrentPolicy(); err == nil && next.Digest != digest {
 			return "", fmt.Errorf("publishing the platform's policy: the ledger holds %s as its newest, not %s", next.Digest, digest)
 		}
 	}

@@ -213,7 +213,8 @@ func (w *World) run() error {
 	return w.err
 }
 
-func (w *World) fail(err error) {
+// Fail says that the schedule went wrong, where the first such error counts.
+func (w *World) Fail(err error) {
 	if w.err == nil && err != nil {
 		w.err = fmt.Errorf("after event %d: %w", w.followed, err)
 	}
@@ -272,7 +273,7 @@ func (w *World) settle() {
 				busy = true
 				p.step()
 				if steps++; steps > maxSteps {
-					w.fail(errors.New("it never comes to rest"))
+					w.Fail(errors.New("it never comes to rest"))
 				}
 			}
 		}
@@ -292,10 +293,10 @@ func (w *World) sync() {
 		w.followed = r.Seq
 		w.say("%4d %s %+v", r.Seq, r.Subject, r.Event.Body)
 		if w.writing != nil {
-			w.fail(w.service.Stored(w, w.writing, r))
+			w.Fail(w.service.Stored(w, w.writing, r))
 		}
 		if err := w.Truth.Apply(r); err != nil {
-			w.fail(fmt.Errorf("event contradicts the contract: %w", err))
+			w.Fail(fmt.Errorf("event contradicts the contract: %w", err))
 		}
 		w.post(r)
 	}
@@ -417,6 +418,28 @@ func (p *Process) leave() {
 
 // App returns an app as the process knows it.
 func (p *Process) App(name events.Slug) *fold.App { return p.fold.App(name) }
+
+// CurrentPolicy returns the newest policy that the process knows.
+func (p *Process) CurrentPolicy() fold.PolicyVersion { return p.fold.CurrentPolicy() }
+
+// Replays returns the replays of all that is stuck which have not finished, as far as the process knows.
+func (p *Process) Replays() []fold.Command { return p.fold.Replays() }
+
+// Held returns the hold on everything that the process knows of, or nil.
+func (p *Process) Held() *fold.Hold { return p.fold.Held() }
+
+// Apps returns every app as the process knows it.
+func (p *Process) Apps() []*fold.App { return p.fold.Apps() }
+
+// Written reads the event of a subject from the ledger, as ledger.Client's method does.
+func (p *Process) Written(_ context.Context, s events.Subject) (ledger.Record, bool, error) {
+	p.leave()
+	r, ok := p.World.Story.Has(s)
+	return r, ok, nil
+}
+
+// CatchUp brings the process to the ledger's head, as a start does.
+func (p *Process) CatchUp() { p.follow(p.World.Truth.Seq()) }
 
 // Epoch returns the epoch of the ledger.
 func (p *Process) Epoch() int { return foldtest.Epoch }
