@@ -208,8 +208,9 @@ func (c *campaign) work(a application, folder string) {
 	}
 }
 
-// maxReplays is how often an operator replays one run.
-const maxReplays = 5
+// maxReplays is how often an operator replays one run: where one process holds everything and dies once a second, a build
+// seldom gets to its end before it is suspected to be what kills it.
+const maxReplays = 20
 
 // outcome waits for a run's end. A message over which too many processes died, or whose tries were used up by services
 // that were not there yet, is given up, and its stage is stuck: an operator replays it. A release command that fails is

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -177,7 +178,7 @@ func TestOneSeedOneSchedule(t *testing.T) {
 		for _, program := range []string{"promote", "vet"} {
 			o := ordersFor(seed, program, false)
 			for range 50 {
-				text = append(text, o.next().String())
+				text = append(text, o.life())
 			}
 		}
 		b := &blows{source(seed, "blows"), []string{"bus", "vet", "promote"}, time.Second}
@@ -221,5 +222,34 @@ func TestHowLongWorkLay(t *testing.T) {
 	deaths = append(deaths, death{program: "vet", pid: 11, at: at(8)})
 	if got = resumptions(trail, deaths); len(got) != 2 || got[0].after != time.Second {
 		t.Errorf("%+v, and the second death began the wait anew", got)
+	}
+}
+
+func TestWhoWasToldOfWhat(t *testing.T) {
+	m, _, err := openMailbox(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.close()
+	post := func(kind, run string) {
+		t.Helper()
+		request, err := http.NewRequest(http.MethodPost, m.server.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Towpath-Kind", kind)
+		request.Header.Set("Towpath-Run", run)
+		response, err := m.server.Client().Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+	}
+	post("done", "a/1")
+	post("done", "a/1")
+	post("done", "a/2")
+	all := []asked{{app: "a", run: 1, status: "done"}, {app: "a", run: 2, status: "failed"}, {app: "a", run: 3, status: "stuck"}}
+	if got := m.untold(all); len(got) != 1 || got[0].text != "nobody was told: failed a/2" {
+		t.Errorf("%v", got)
 	}
 }

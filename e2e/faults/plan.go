@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,11 +33,11 @@ type victim struct {
 // victims are the services that write events, and notify, which writes none. The door has no effect but the event; watch
 // is told by timers seldom, and looks at the fold by itself.
 var victims = []victim{
-	{events.Ledger, []boundary.Boundary{boundary.Received, boundary.Decided, boundary.Event, boundary.Ack}, 120, 2},
+	{events.Ledger, []boundary.Boundary{boundary.Received, boundary.Decided, boundary.Event, boundary.Ack}, 240, 2},
 	{events.Gateway, boundary.All, 8, 2},
 	{events.Build, boundary.All, 5, 2},
 	{events.Vet, boundary.All, 12, 3},
-	{events.Promote, boundary.All, 40, 4},
+	{events.Promote, boundary.All, 60, 4},
 	{events.Verify, boundary.All, 8, 3},
 	{events.Notify, []boundary.Boundary{boundary.Received, boundary.Effect, boundary.Ack}, 6, 1},
 	{events.Watch, []boundary.Boundary{boundary.Effect, boundary.Decided, boundary.Event}, 12, 1},
@@ -74,30 +75,40 @@ func ordersFor(seed uint64, program string, all bool) *orders {
 	return o
 }
 
-// life is what the next life is told: one order, or where many services live together one for some of them, so that
-// it does not wait for the one that has nothing to do.
+// atOnce is how many services are told to die where many live together, so that a life does not wait for one that has
+// nothing to do.
+const atOnce = 5
+
+// life is what the next life is told: one order, or where many services live together one for some of them, all at the
+// same boundary, so that those which are met seldom are not always forestalled.
 func (o *orders) life() string {
-	n := 1
-	if o.all {
-		n = 4
+	if !o.all {
+		v := o.victims[o.random.IntN(len(o.victims))]
+		return o.order(v, o.next(v.service, v.passes)).String()
 	}
+	at := o.next("", boundary.All)
 	var list []string
-	for range n {
-		list = append(list, o.next().String())
+	for len(list) < atOnce {
+		if v := o.victims[o.random.IntN(len(o.victims))]; slices.Contains(v.passes, at) {
+			list = append(list, o.order(v, at).String())
+		}
 	}
 	return strings.Join(list, ",")
 }
 
-// next is the order of the next life. Each service goes through its boundaries in an order of chance, and then again.
-func (o *orders) next() order {
-	v := o.victims[o.random.IntN(len(o.victims))]
-	left := o.left[v.service]
+// next is the boundary of the next death: one after the other in an order of chance, and then again.
+func (o *orders) next(whose events.Writer, all []boundary.Boundary) boundary.Boundary {
+	left := o.left[whose]
 	if len(left) == 0 {
-		left = append(left, v.passes...)
+		left = slices.Clone(all)
 		o.random.Shuffle(len(left), func(i, j int) { left[i], left[j] = left[j], left[i] })
 	}
-	at := left[0]
-	o.left[v.service] = left[1:]
+	o.left[whose] = left[1:]
+	return left[0]
+}
+
+// order has a service die at a boundary, the how manieth time by chance.
+func (o *orders) order(v victim, at boundary.Boundary) order {
 	reach := v.reach
 	if at == boundary.Received || at == boundary.Ack {
 		reach = (reach + 3) / 4 // a message meets these once, the others several times
