@@ -2,6 +2,7 @@ package git
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
@@ -9,9 +10,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"towpath.dev/events"
 )
@@ -454,5 +457,71 @@ func TestWhatIsLeftOfARemovedRepositoryIsInNobodysWay(t *testing.T) {
 	done()
 	if entries, err := os.ReadDir(s.hosted()); err != nil || len(entries) != 0 {
 		t.Errorf("left: %v, %v", entries, err)
+	}
+}
+
+// TestNothingOutlivesAKilledGateway kills a process that serves a push whose body never ends, and looks that the
+// program which takes it in ends as well.
+func TestNothingOutlivesAKilledGateway(t *testing.T) {
+	if folder := os.Getenv("TOWPATH_TEST_SERVE"); folder != "" {
+		s, err := Open(t.Context(), Options{Dir: folder})
+		if err != nil {
+			t.Fatal(err)
+		}
+		url := serve(t, s)
+		body, _ := io.Pipe() // nothing ever comes
+		req, err := http.NewRequest(http.MethodPost, url+"/git-receive-pack", body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.ContentLength = 1000
+		req.Header.Set("Content-Type", "application/x-git-receive-pack-request")
+		http.DefaultClient.Do(req) // until this process is killed
+		return
+	}
+	gateway := exec.Command(os.Args[0], "-test.run=^TestNothingOutlivesAKilledGateway$", "-test.timeout=1m")
+	gateway.Env = append(os.Environ(), "TOWPATH_TEST_SERVE="+t.TempDir())
+	if err := gateway.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer gateway.Process.Kill()
+	backend := 0
+	eventually(t, "git takes the push in", func() bool {
+		backend = childOf(gateway.Process.Pid)
+		return backend > 0
+	})
+	if err := gateway.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	gateway.Wait()
+	eventually(t, "it ends", func() bool {
+		_, err := os.Stat("/proc/" + strconv.Itoa(backend))
+		return errors.Is(err, fs.ErrNotExist)
+	})
+}
+
+// childOf returns the child of a process that is git-http-backend, 0 where there is none.
+func childOf(parent int) int {
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, file := range stats {
+		var pid, of int
+		var name, state string
+		data, _ := os.ReadFile(file)
+		if _, err := fmt.Sscan(string(data), &pid, &name, &state, &of); err == nil && of == parent && strings.HasPrefix(name, "(git-http-backen") {
+			return pid
+		}
+	}
+	return 0
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	bound := time.After(20 * time.Second)
+	for !ok() {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-bound:
+			t.Fatalf("within 20 s it is not so that %s", what)
+		}
 	}
 }

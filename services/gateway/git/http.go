@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"towpath.dev/events"
@@ -53,7 +54,10 @@ func (r Repository) Serve(w http.ResponseWriter, req *http.Request, app events.S
 	defer cancel()
 	control := http.NewResponseController(w)
 	control.EnableFullDuplex() // git answers while it still reads; HTTP/2 needs no such call and says so
-	cmd := r.store.command(ctx, append(r.env[:len(r.env):len(r.env)], cgi(req, app, path, r.store.hosted(), push)...), "http-backend")
+	cmd := r.store.process(ctx, append(r.env[:len(r.env):len(r.env)], cgi(req, app, path, r.store.hosted(), push)...), r.store.backend)
+	// Where a request ends before its Content-Length, as when the gateway is killed, this program asks for the rest again
+	// and again without a pause, for ever.
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	complaint := &limited{most: maxComplaint}
 	cmd.Stderr = complaint
 	in, err := cmd.StdinPipe()

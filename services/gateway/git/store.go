@@ -39,6 +39,7 @@ type Options struct {
 type Store struct {
 	dir     string
 	program string
+	backend string   // git-http-backend's path
 	env     []string // for hosted repositories
 
 	mu      sync.Mutex
@@ -181,7 +182,8 @@ func (s *Store) checkProgram(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(filepath.Join(strings.TrimSpace(string(path)), "git-http-backend")); err != nil {
+	s.backend = filepath.Join(strings.TrimSpace(string(path)), "git-http-backend")
+	if _, err := os.Stat(s.backend); err != nil {
 		return fmt.Errorf("git http-backend is not installed: %w; install git's full package", err)
 	}
 	return nil
@@ -347,7 +349,11 @@ const (
 
 // command is git in a process group of its own, which is killed as a whole.
 func (s *Store) command(ctx context.Context, env []string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, s.program, args...)
+	return s.process(ctx, env, s.program, args...)
+}
+
+func (s *Store) process(ctx context.Context, env []string, program string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = env
 	cmd.Dir = s.dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
