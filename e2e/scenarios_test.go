@@ -135,6 +135,7 @@ type holder struct {
 	engines   map[string]*enginetest.Dockerd
 	registry  *system.Registry
 	disk      *system.Disk
+	witness   *system.Witness
 	variables map[string]bool // names in the environment of programs that the script runs
 }
 
@@ -153,7 +154,7 @@ func (h *holder) prepare(env *testscript.Env) error {
 		return err
 	}
 	env.Setenv("HOME", home)
-	env.Setenv("PATH", binaries.Folder+string(os.PathListSeparator)+os.Getenv("PATH"))
+	env.Setenv("PATH", strings.Join([]string{binaries.Folder, binaries.Servers, os.Getenv("PATH")}, string(os.PathListSeparator)))
 	env.Setenv("GIT_TERMINAL_PROMPT", "0")
 	for _, name := range []string{"GOCACHE", "GOMODCACHE"} { // the home is the script's own, these are everybody's
 		value, err := exec.Command("go", "env", name).Output()

@@ -12,9 +12,12 @@ type LedgerRestored struct {
 	Backup string    `json:"backup"` // id
 	Taken  time.Time `json:"taken"`  // when the backup was begun
 	Events uint64    `json:"events"` // that it held
-	// Lost is how many events a checkpoint that was kept outside knew of and the backup did not hold; an
-	// operator insisted then.
-	Lost   uint64 `json:"lost,omitempty"`
+	// Against says what the backup was held against, such as "the witness witness.example, which cosigned 42
+	// events"; empty: nothing (or, where not Forced, an older Towpath wrote this and nobody knows).
+	Against string `json:"against,omitempty"`
+	// Lost is how many events Against knew of and the backup did not hold.
+	Lost uint64 `json:"lost,omitempty"`
+	// Forced says that an operator insisted, and Reason why: something was lost, or nobody can tell.
 	Forced bool   `json:"forced,omitempty"`
 	Reason string `json:"reason,omitempty"`
 	Actor  string `json:"actor"`

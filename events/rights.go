@@ -55,6 +55,7 @@ var rights = map[Type][]Writer{
 	TypeLedgerRestored: {Ledger},
 
 	TypeCheckpointSealed: {Ledger},
+	TypeAlarmEnded:       {Ledger},
 }
 
 // MayWrite reports whether a writer may write events of a type. The door stores nothing else, and no reader

@@ -51,6 +51,8 @@ const (
 	SealStatusSubject = "seal.status"
 	SealNowSubject    = "seal.now"
 	SealHashesSubject = "seal.hashes"
+	// SealResumeSubject is the operator's request to end an alarm, and to seal on over what is stored.
+	SealResumeSubject = "seal.resume"
 )
 
 // BotSubject is where one bot sends its commands, each a request whose answer is what became of it. Nobody else can

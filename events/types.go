@@ -43,5 +43,6 @@ var bodies = map[Type]func() Body{
 	TypeTestCaseRunSkipped:   func() Body { return new(TestCaseRunSkipped) },
 	TypeLedgerRestored:       func() Body { return new(LedgerRestored) },
 	TypeStageStuck:           func() Body { return new(StageStuck) },
+	TypeAlarmEnded:           func() Body { return new(AlarmEnded) },
 	TypeCheckpointSealed:     func() Body { return new(CheckpointSealed) },
 }

@@ -13,8 +13,8 @@ import (
 // Witness is `towpath witness` as a process of its own, with its key and its state in a folder outside the
 // system's data.
 type Witness struct {
-	folder, address string
-	process         *process
+	folder, address, trust, program string
+	process                         *process
 }
 
 // StartWitness starts a witness on a free port of 127.0.0.1 that knows the ledger's keys from a trust.json.
@@ -27,22 +27,35 @@ func StartWitness(ctx context.Context, b Binaries, folder, trust string) (*Witne
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return nil, err
 	}
-	w.process, err = startProcess("witness", filepath.Join(folder, "log"), os.Environ(), filepath.Join(b.Folder, "towpath"),
-		"witness", "--name", "witness.example", "--dir", filepath.Join(folder, "state"), "--keys", trust, "--listen", w.address)
-	if err != nil {
+	w.trust, w.program = trust, filepath.Join(b.Folder, "towpath")
+	if err := w.Again(ctx); err != nil {
 		return nil, err
 	}
-	return w, until(ctx, "the witness", 20*time.Second, []*process{w.process}, func(ctx context.Context) error {
-		return answers(ctx, "http://"+w.address+"/checkpoint", http.StatusNotFound) // it has seen none yet
+	return w, nil
+}
+
+// Again starts a witness that does not run.
+func (w *Witness) Again(ctx context.Context) error {
+	var err error
+	w.process, err = startProcess("witness", filepath.Join(w.folder, "log"), os.Environ(), w.program,
+		"witness", "--name", "witness.example", "--dir", w.Folder(), "--keys", w.trust, "--listen", w.address)
+	if err != nil {
+		return err
+	}
+	return until(ctx, "the witness", 20*time.Second, []*process{w.process}, func(ctx context.Context) error {
+		return answers(ctx, "http://"+w.address+"/resets", http.StatusOK)
 	})
 }
+
+// Folder holds its key and what it saw.
+func (w *Witness) Folder() string { return filepath.Join(w.folder, "state") }
 
 // URL is where the ledger service reaches it.
 func (w *Witness) URL() string { return "http://" + w.address }
 
 // Key is its public key, as it wrote it down.
 func (w *Witness) Key() (string, error) {
-	text, err := os.ReadFile(filepath.Join(w.folder, "state", "witness.pub"))
+	text, err := os.ReadFile(filepath.Join(w.Folder(), "witness.pub"))
 	return strings.TrimSpace(string(text)), err
 }
 

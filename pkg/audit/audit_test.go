@@ -247,8 +247,14 @@ func TestWhatIsBesideTheWay(t *testing.T) {
 	restored := &events.LedgerRestored{Backup: "b-1", Taken: foldtest.Start, Events: 7, Lost: 2, Forced: true, Reason: "fire", Actor: "operator"}
 	restored.ID = "b-1"
 	h.Write(events.RestoredSubject(foldtest.Epoch, "b-1", h.Now()), "", restored)
+	unproven := &events.LedgerRestored{Backup: "b-2", Taken: foldtest.Start, Events: 7, Forced: true, Reason: "flood", Actor: "operator"}
+	unproven.ID = "b-2"
+	h.Write(events.RestoredSubject(foldtest.Epoch, "b-2", h.Now()), "", unproven)
+	ended := &events.AlarmEnded{Alarm: "rolled back", Sealed: 9, Reason: "ticket 4711", Actor: "operator"}
+	ended.ID = "alarm/1"
+	h.Write(events.AlarmEndedSubject(foldtest.Epoch, h.Now()), "", ended)
 	trail, end := h.trail(), foldtest.Start.AddDate(1, 0, 0)
-	report := audit.Report{Environment: "prod", Changes: trail.Alterations("prod", time.Time{}, end), Restores: trail.Restores(time.Time{}, end)}
+	report := audit.Report{Environment: "prod", Changes: trail.Alterations("prod", time.Time{}, end), Restores: trail.Restores(time.Time{}, end), Alarms: trail.Alarms(time.Time{}, end)}
 	if n := report.Changes[0].Tests.Skipped; n != 2 {
 		t.Errorf("%d checks skipped", n)
 	}
@@ -259,6 +265,8 @@ func TestWhatIsBesideTheWay(t *testing.T) {
 	for _, want := range []string{
 		"replay promote prod under policy sha256:new by oscar: newer rules", "skip verify prod by oscar through bot-1: night",
 		"ledger restored from backup b-1 of 2026-01-02T03:04:05Z, 7 events; 2 later ones lost, by force, by operator", "fire",
+		"by force, held against no checkpoint, by operator", "flood",
+		"the ledger was not what was sealed (rolled back); sealing began anew, by operator", "ticket 4711",
 	} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("no %q in\n%s", want, text.String())

@@ -20,6 +20,7 @@ type Report struct {
 	To          time.Time    `json:"to"`   // exclusive
 	Changes     []Alteration `json:"changes"`
 	Restores    []Restore    `json:"restores"` // of the whole ledger, which they set back
+	Alarms      []EndedAlarm `json:"alarms"`   // about the whole ledger
 }
 
 // Restore is a time when the ledger was brought back from a backup.
@@ -29,16 +30,24 @@ type Restore struct {
 	Taken  time.Time `json:"taken"`
 	Events uint64    `json:"events"`         // that the backup held
 	Lost   uint64    `json:"lost,omitempty"` // events that were known to have come after it
-	Forced bool      `json:"forced,omitempty"`
-	Reason string    `json:"reason,omitempty"`
-	By     *Person   `json:"by"`
+	// Against is what the backup was held against; empty: nothing, or an older Towpath did not say.
+	Against string  `json:"against,omitempty"`
+	Forced  bool    `json:"forced,omitempty"`
+	Reason  string  `json:"reason,omitempty"`
+	By      *Person `json:"by"`
 }
 
 // String is the restore in a few words.
 func (b Restore) String() string {
 	text := fmt.Sprintf("ledger restored from backup %s of %s, %d events", b.Backup, b.Taken.UTC().Format(time.RFC3339), b.Events)
-	if b.Lost > 0 {
+	switch {
+	case b.Lost > 0:
 		text += fmt.Sprintf("; %d later ones lost, by force", b.Lost)
+	case b.Forced:
+		text += "; by force, held against no checkpoint"
+	}
+	if b.Against != "" {
+		text += "; held against: " + b.Against
 	}
 	return text + ", by " + b.By.String()
 }
@@ -48,7 +57,32 @@ func (t *Trail) Restores(from, to time.Time) []Restore {
 	list := []Restore{}
 	for _, f := range t.general {
 		if b, ok := f.body.(*events.LedgerRestored); ok && !f.at.Before(from) && f.at.Before(to) {
-			list = append(list, Restore{f.mark(), b.Backup, b.Taken, b.Events, b.Lost, b.Forced, b.Reason, person(b.Actor)})
+			list = append(list, Restore{f.mark(), b.Backup, b.Taken, b.Events, b.Lost, b.Against, b.Forced, b.Reason, person(b.Actor)})
+		}
+	}
+	return list
+}
+
+// EndedAlarm is a time when the ledger was not what was sealed, and somebody had sealing begin anew.
+type EndedAlarm struct {
+	Mark
+	Alarm  string  `json:"alarm"`
+	Sealed uint64  `json:"sealed,omitempty"` // events under the newest checkpoint of before
+	Reason string  `json:"reason"`
+	By     *Person `json:"by"`
+}
+
+// String is the alarm in a few words.
+func (a EndedAlarm) String() string {
+	return fmt.Sprintf("the ledger was not what was sealed (%s); sealing began anew, by %s", a.Alarm, a.By)
+}
+
+// Alarms tells which alarms were ended, from a moment on and before another.
+func (t *Trail) Alarms(from, to time.Time) []EndedAlarm {
+	list := []EndedAlarm{}
+	for _, f := range t.general {
+		if b, ok := f.body.(*events.AlarmEnded); ok && !f.at.Before(from) && f.at.Before(to) {
+			list = append(list, EndedAlarm{f.mark(), b.Alarm, b.Sealed, b.Reason, person(b.Actor)})
 		}
 	}
 	return list
@@ -287,6 +321,9 @@ func (r *Report) People(each func(*Person)) {
 	for _, b := range r.Restores {
 		each(b.By)
 	}
+	for _, a := range r.Alarms {
+		each(a.By)
+	}
 	for _, c := range r.Changes {
 		list := append(append([]*Person{c.Pusher}, c.Authors...), c.Approvers...)
 		for _, o := range c.Overrides {
@@ -312,11 +349,17 @@ func (r *Report) CSV(w io.Writer) error {
 	out := csv.NewWriter(w)
 	out.UseCRLF = true
 	rows := [][]string{Columns}
-	for _, b := range r.Restores {
+	beside := func(at Mark, kind, what, why string) {
 		row := make([]string, len(Columns))
-		row[0], row[1], row[3], row[len(row)-1] = b.At.UTC().Format(time.RFC3339), r.Environment, "ledger restored", strconv.FormatUint(b.Event, 10)
-		row[slices.Index(Columns, "overrides")], row[slices.Index(Columns, "why")] = b.String(), b.Reason
+		row[0], row[1], row[3], row[len(row)-1] = at.At.UTC().Format(time.RFC3339), r.Environment, kind, strconv.FormatUint(at.Event, 10)
+		row[slices.Index(Columns, "overrides")], row[slices.Index(Columns, "why")] = what, why
 		rows = append(rows, row)
+	}
+	for _, b := range r.Restores {
+		beside(b.Mark, "ledger restored", b.String(), b.Reason)
+	}
+	for _, a := range r.Alarms {
+		beside(a.Mark, "alarm ended", a.String(), a.Reason)
 	}
 	for _, c := range r.Changes {
 		rows = append(rows, r.row(c))

@@ -130,7 +130,7 @@ func (t *Trail) Apply(r ledger.Record) {
 		return
 	}
 	switch r.Event.Body.(type) {
-	case *events.CommandReceived, *events.CommandRefused, *events.LedgerRestored:
+	case *events.CommandReceived, *events.CommandRefused, *events.LedgerRestored, *events.AlarmEnded:
 		t.general = append(t.general, f)
 	}
 }

@@ -50,6 +50,7 @@ type WitnessedAt struct {
 type (
 	Question struct {
 		Indexes []int64 `json:"indexes,omitempty"` // of stored hashes
+		Reason  string  `json:"reason,omitempty"`  // why an alarm is ended
 	}
 	Answer struct {
 		Status *Status  `json:"status,omitempty"`
@@ -106,8 +107,18 @@ func Now(ctx context.Context, conn *nats.Conn) (Status, error) {
 	return s, err
 }
 
+// EndAlarm has the ledger service put aside what it sealed before, record that somebody ended the alarm, and seal on over
+// what is stored. The status is that of before; whether another alarm follows, Now tells. Only the operator may ask.
+func EndAlarm(ctx context.Context, conn *nats.Conn, reason string) (Status, error) {
+	return statusOf(ctx, conn, events.SealResumeSubject, Question{Reason: reason})
+}
+
 func status(ctx context.Context, conn *nats.Conn, subject string) (Status, error) {
-	a, err := ask(ctx, conn, subject, Question{})
+	return statusOf(ctx, conn, subject, Question{})
+}
+
+func statusOf(ctx context.Context, conn *nats.Conn, subject string, q Question) (Status, error) {
+	a, err := ask(ctx, conn, subject, q)
 	if err == nil && a.Status == nil {
 		err = errors.New("the ledger service gave no status")
 	}

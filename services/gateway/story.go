@@ -195,6 +195,7 @@ func doReport(c *call) error {
 		return err
 	}
 	report.Restores = whole.Restores(report.From, report.To)
+	report.Alarms = whole.Alarms(report.From, report.To)
 	report.Sort()
 	report.People(c.s.people(ctx))
 	writeJSON(c.w, http.StatusOK, report)

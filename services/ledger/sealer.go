@@ -29,6 +29,7 @@ type sealer struct {
 	logger  *slog.Logger
 	witness *cosigner // nil: none
 	now     chan chan error
+	endings chan ending
 
 	mu     sync.Mutex
 	status seal.Status
@@ -42,7 +43,7 @@ type sealer struct {
 }
 
 func newSealer(cfg Config, rt *worker.Runtime) (*sealer, error) {
-	s := &sealer{cfg: cfg, rt: rt, client: rt.Ledger, logger: rt.Logger, now: make(chan chan error)}
+	s := &sealer{cfg: cfg, rt: rt, client: rt.Ledger, logger: rt.Logger, now: make(chan chan error), endings: make(chan ending)}
 	if cfg.Witness != "" {
 		key, err := seal.ParseWitness(cfg.WitnessKey)
 		if err != nil {
@@ -71,9 +72,10 @@ func differs(format string, v ...any) error { return alarm{fmt.Sprintf(format, v
 // retryPause is the longest pause after a failure.
 const retryPause = 30 * time.Second
 
-// run seals until ctx ends. Where the bus is away it tries again; an alarm ends sealing, and questions are
-// still answered.
+// run seals until ctx ends. Where the bus is away it tries again; an alarm ends sealing until an operator ends the
+// alarm, and questions are still answered.
 func (s *sealer) run(ctx context.Context) {
+	defer s.replaceTree(nil)
 	for pause := time.Second; ; pause = min(2*pause, retryPause) {
 		began := time.Now()
 		err := s.session(ctx)
@@ -82,8 +84,11 @@ func (s *sealer) run(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case errors.As(err, &stop):
-			s.raise(ctx, stop.why)
-			return
+			if !s.raise(ctx, stop.why) {
+				return
+			}
+			pause = time.Second
+			continue
 		}
 		s.logger.Warn("sealing was interrupted; it goes on", "err", err)
 		if time.Since(began) > time.Minute {
@@ -114,8 +119,9 @@ func (s *sealer) rest(ctx context.Context, d time.Duration) bool {
 // alarmEvery is how often an alarm is repeated in the log.
 const alarmEvery = 10 * time.Minute
 
-// raise says loudly, in the log, in a file and in every status, that sealing has stopped.
-func (s *sealer) raise(ctx context.Context, why string) {
+// raise says loudly, in the log, in a file and in every status, that sealing has stopped. It returns true once an operator
+// has ended the alarm, and false when ctx ends.
+func (s *sealer) raise(ctx context.Context, why string) bool {
 	s.mu.Lock()
 	s.status.Alarm = why
 	s.mu.Unlock()
@@ -133,11 +139,66 @@ func (s *sealer) raise(ctx context.Context, why string) {
 				wait = false
 			case done := <-s.now:
 				done <- nil // the status says why
+			case wish := <-s.endings:
+				err := s.end(ctx, why, wish.reason)
+				wish.done <- err
+				if err == nil {
+					timer.Stop()
+					return true
+				}
 			case <-ctx.Done():
 				timer.Stop()
-				return
+				return false
 			}
 		}
+	}
+}
+
+// ending is an operator's wish to end the alarm.
+type ending struct {
+	reason string
+	done   chan error
+}
+
+// end records who ended an alarm, and puts aside what was sealed before. In that order: where a crash comes between the
+// two, the alarm stands and is ended again.
+func (s *sealer) end(ctx context.Context, why, reason string) error {
+	ctx, cancel := context.WithTimeout(ctx, nowTimeout)
+	defer cancel()
+	at := time.Now().UTC()
+	body := &events.AlarmEnded{Alarm: before(why, foundEarlier), Reason: reason, Actor: string(events.Operator)}
+	body.ID = "alarm/" + at.Format(time.RFC3339Nano)
+	if s.cfg.State != "" {
+		body.Aside = "before-" + at.Format("20060102T150405.000000000Z")
+		if prior, err := seal.Read(filepath.Join(s.cfg.State, seal.CheckpointFile), s.client.Trust()); err == nil {
+			body.Sealed = prior.Size
+		}
+	}
+	if _, err := s.client.Append(ctx, events.AlarmEndedSubject(s.client.Epoch(), at), events.New(events.Ledger, at, "", body)); err != nil {
+		return fmt.Errorf("recording that the alarm is ended: %w", err)
+	}
+	s.replaceTree(nil)
+	if s.cfg.State != "" {
+		err := seal.PutAside(s.cfg.State, body.Aside, seal.HashesFile, seal.CheckpointFile, seal.WitnessedFile, seal.AlarmFile)
+		if err != nil {
+			return err
+		}
+	}
+	s.logger.Warn("the alarm was ended; everything is compared and sealed anew", "alarm", body.Alarm, "reason", reason, "aside", body.Aside)
+	s.mu.Lock()
+	s.status = seal.Status{Witness: s.status.Witness}
+	s.mu.Unlock()
+	return nil
+}
+
+// replaceTree closes the tree of before.
+func (s *sealer) replaceTree(tree *seal.Tree) {
+	s.mu.Lock()
+	old := s.tree
+	s.tree = tree
+	s.mu.Unlock()
+	if old != nil {
+		old.Close()
 	}
 }
 
@@ -149,11 +210,6 @@ func (s *sealer) session(ctx context.Context) error {
 	if err := s.rt.Fold.Wait(ctx, 1); err != nil { // an empty ledger has no id yet
 		return err
 	}
-	defer func() {
-		if s.tree != nil {
-			s.tree.Close()
-		}
-	}()
 	if err := s.recover(ctx); err != nil {
 		return err
 	}
@@ -212,7 +268,7 @@ func (s *sealer) watch(ctx context.Context, changed chan<- struct{}) {
 	}
 }
 
-// standingAlarm returns the alarm of an earlier start, which an operator ends by removing the file.
+// standingAlarm returns the alarm of an earlier start, which stands until an operator ends it.
 func (s *sealer) standingAlarm() error {
 	if s.cfg.State == "" {
 		return nil
@@ -225,9 +281,11 @@ func (s *sealer) standingAlarm() error {
 	if err != nil {
 		return err
 	}
-	return alarmed("%s (found earlier; once it is looked into, removing %s and restarting the ledger service compares everything again)",
-		strings.TrimSpace(before(string(text), " (found earlier;")), path)
+	return alarmed("%s%s; once it is looked into: towpath audit end-alarm --reason TEXT)", strings.TrimSpace(before(string(text), foundEarlier)), foundEarlier)
 }
+
+// foundEarlier stands behind an alarm that a start found standing.
+const foundEarlier = " (found earlier"
 
 func before(text, sep string) string { text, _, _ = strings.Cut(text, sep); return text }
 
@@ -242,9 +300,7 @@ func (s *sealer) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	s.tree = tree
-	s.mu.Unlock()
+	s.replaceTree(tree)
 	// What lies beyond the newest checkpoint was never signed: it is read again.
 	keep := uint64(0)
 	if prior != nil && prior.Size <= tree.Size() {

@@ -2,6 +2,7 @@ package ledger_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -283,6 +284,13 @@ func TestAnEditedLedgerIsFound(t *testing.T) {
 			if after, err := os.ReadFile(filepath.Join(state, seal.CheckpointFile)); err != nil || string(after) != string(before) {
 				t.Errorf("the checkpoint was overwritten: %v", err)
 			}
+			// A ledger that contradicts its own checkpoints is alarmed again, whoever ends the alarm.
+			if _, err := seal.EndAlarm(t.Context(), l.Client("operator").Conn(), "so what"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := seal.Now(t.Context(), l.Client("gateway").Conn()); !errors.Is(err, seal.ErrAlarm) || strings.Contains(err.Error(), "found earlier") {
+				t.Errorf("after the alarm was ended: %v", err)
+			}
 		})
 	}
 }
@@ -311,8 +319,64 @@ func TestARollbackIsFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Restart()
-	if why := beside(t, l, ledger.Config{State: state, Every: time.Hour, Absence: 100 * time.Millisecond}).alarm(); !strings.Contains(why, "rolled back") {
+	cfg := ledger.Config{State: state, Every: time.Hour, Absence: 100 * time.Millisecond}
+	s = beside(t, l, cfg)
+	if why := s.alarm(); !strings.Contains(why, "rolled back") {
 		t.Errorf("alarm %q", why)
+	}
+	// What is asked meanwhile is answered: how far it was sealed, and why no proof can be made.
+	gateway := l.Client("gateway").Conn()
+	if _, err := seal.Hashes(t.Context(), gateway).ReadHashes([]int64{0}); err == nil || !strings.Contains(err.Error(), "rolled back") {
+		t.Errorf("hashes of a tree under alarm: %v", err)
+	}
+	s.ended(cfg)
+}
+
+// ended ends the alarm, and expects everything to be sealed anew, and that to be on record.
+func (s *sealing) ended(cfg ledger.Config) {
+	t := s.t
+	t.Helper()
+	why := s.alarm()
+	operator := s.l.Client("operator").Conn()
+	if _, err := seal.EndAlarm(t.Context(), operator, ""); err == nil || !strings.Contains(err.Error(), "reason") {
+		t.Errorf("without a reason: %v", err)
+	}
+	short, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := seal.EndAlarm(short, s.l.Client("gateway").Conn(), "mine"); err == nil {
+		t.Error("the gateway ended an alarm")
+	}
+	if was, err := seal.EndAlarm(t.Context(), operator, "ticket 4711"); err != nil || was.Alarm != why {
+		t.Fatalf("ending the alarm: %+v, %v", was, err)
+	}
+	status := s.now()
+	if status.Alarm != "" || status.Size == 0 {
+		t.Errorf("after the alarm: %+v", status)
+	}
+	if _, err := seal.Hashes(t.Context(), operator).ReadHashes([]int64{0}); err == nil {
+		t.Error("the operator reads hashes")
+	}
+	if _, err := seal.Hashes(t.Context(), s.l.Client("gateway").Conn()).ReadHashes([]int64{0}); err != nil {
+		t.Errorf("hashes after the alarm: %v", err)
+	}
+	var record *events.AlarmEnded
+	if _, err := s.l.Client("gateway").Read(t.Context(), 0, func(r client.Record) error {
+		if b, ok := r.Event.Body.(*events.AlarmEnded); ok {
+			record = b
+		}
+		return nil
+	}); err != nil || record == nil || record.Alarm != why || record.Reason != "ticket 4711" || record.Actor != "operator" || record.Sealed == 0 {
+		t.Fatalf("recorded: %+v, %v", record, err)
+	}
+	if _, err := os.Stat(filepath.Join(cfg.State, record.Aside, seal.CheckpointFile)); err != nil {
+		t.Error(err)
+	}
+	if _, err := seal.EndAlarm(t.Context(), operator, "again"); err == nil || !strings.Contains(err.Error(), "no alarm") {
+		t.Errorf("ended twice: %v", err)
+	}
+	s.stop()
+	if again := beside(t, s.l, cfg).now(); again.Alarm != "" || again.Serial < status.Serial {
+		t.Errorf("at the next start: %+v", again)
 	}
 }
 
@@ -387,6 +451,65 @@ func TestAWitnessRefusesARetiredKey(t *testing.T) {
 		case <-deadline:
 			t.Fatalf("10 s after the rotation: %d %s", status, text)
 		}
+	}
+}
+
+// A witness that was given a new start cosigns with another key, and tells why.
+func TestAWitnessBeginsAnew(t *testing.T) {
+	l := ledgertest.Start(t)
+	dir := t.TempDir()
+	if _, err := witness.Reset(dir, "r", time.Now()); !errors.Is(err, witness.ErrNoWitness) {
+		t.Errorf("a folder of nobody: %v", err)
+	}
+	cfg := witness.Config{Name: "witness.example", Dir: dir, Listen: "127.0.0.1:0", Trust: filepath.Join(l.Keys, identity.TrustFile)}
+	open := func() *witness.Service {
+		w, err := witness.New(cfg, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}
+	first := open()
+	server := httptest.NewServer(first.Handler())
+	s := start(t, l, ledger.Config{Every: time.Hour, Witness: server.URL, WitnessKey: first.Key().String()})
+	create(t, l, "one")
+	seen := s.now()
+	s.stop()
+	server.Close()
+	if _, err := witness.Reset(dir, "while it runs", time.Now()); err == nil {
+		t.Error("a witness that runs was reset")
+	}
+	first.Close()
+	n, err := witness.Reset(dir, "restored on Monday", time.Now())
+	if err != nil || n.Key != first.Key().String() || seen.Witnessed == nil || !strings.HasPrefix(seen.Checkpoint, n.Checkpoint+"\n") {
+		t.Fatalf("%+v, %v; it had seen %q", n, err, seen.Checkpoint)
+	}
+	for _, name := range []string{witness.KeyFile, witness.StateFile} {
+		if _, err := os.Stat(filepath.Join(dir, n.Aside, name)); err != nil {
+			t.Error(err)
+		}
+	}
+	second := open()
+	defer second.Close()
+	if second.Key().String() == first.Key().String() {
+		t.Error("the key is that of before")
+	}
+	server = httptest.NewServer(second.Handler())
+	defer server.Close()
+	answer, err := http.Get(server.URL + "/resets")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, _ := io.ReadAll(answer.Body)
+	answer.Body.Close()
+	if !strings.Contains(string(text), "restored on Monday") || !strings.Contains(string(text), n.Key) {
+		t.Errorf("it tells %q", text)
+	}
+	// Checkpoints in the ledger bear the signature of before, which nobody here can check; sealing goes on all the same.
+	s = beside(t, l, ledger.Config{Every: time.Hour, Witness: server.URL, WitnessKey: second.Key().String()})
+	create(t, l, "two")
+	if after := s.now(); after.Witnessed == nil || after.Witnessed.Size != after.Size || after.Alarm != "" {
+		t.Errorf("the new key signs: %+v", after)
 	}
 }
 

@@ -178,5 +178,6 @@ func ownerRights(service events.Writer, epoch int) (publish, subscribe []string)
 		// Backup and restore. A stream that is there cannot be restored over.
 		ownAPI + "DIRECT.GET." + events.StreamName(epoch),
 		ownAPI + "STREAM.SNAPSHOT.*", "$JS.SNAPSHOT.ACK.>", ownAPI + "STREAM.RESTORE.*", "$JS.SNAPSHOT.RESTORE.>",
+		events.SealStatusSubject, events.SealNowSubject, events.SealResumeSubject,
 	}, []string{"_INBOX.>"}
 }

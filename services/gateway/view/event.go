@@ -44,6 +44,10 @@ func Event(e events.Event) (actor, detail string) {
 		return b.Actor, setting(b.Key, b.Version, b.Deleted)
 	case *events.PolicyPublished:
 		return b.Actor, because(short(b.Digest), b.Reason)
+	case *events.LedgerRestored:
+		return b.Actor, because(fmt.Sprintf("%d events of backup %s, %d lost", b.Events, b.Backup, b.Lost), b.Reason)
+	case *events.AlarmEnded:
+		return b.Actor, because(b.Alarm, b.Reason)
 	case *events.ArtifactPackaged:
 		return "", short(digestOf(b.ID))
 	case *events.ArtifactPublished:

@@ -2,7 +2,7 @@
 // that the ledger's administrators do not control, with a key and a state file of its own.
 //
 // It guarantees that it never cosigns two checkpoints of which one does not extend the other, across
-// restarts too, as long as its state file survives. It does not see the events, and says nothing of them.
+// restarts too, as long as its state file survives; a new start (Reset) comes with a new key. It does not see the events, and says nothing of them.
 package witness
 
 import (
@@ -92,13 +92,9 @@ func New(cfg Config, logger *slog.Logger) (*Service, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the witness's folder: %w", err)
 	}
-	lock, err := os.OpenFile(filepath.Join(cfg.Dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	lock, err := lock(cfg.Dir)
 	if err != nil {
-		return nil, fmt.Errorf("locking the witness's folder: %w", err)
-	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		lock.Close()
-		return nil, fmt.Errorf("another witness has the folder %s (%w): stop it, or choose another folder", cfg.Dir, err)
+		return nil, err
 	}
 	key, err := loadKey(filepath.Join(cfg.Dir, KeyFile))
 	var trust *identity.Trust
@@ -115,6 +111,19 @@ func New(cfg Config, logger *slog.Logger) (*Service, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// lock takes the folder, which no two may have at once.
+func lock(dir string) (*os.File, error) {
+	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("locking the witness's folder: %w", err)
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("another witness has the folder %s (%w): stop it, or choose another folder", dir, err)
+	}
+	return file, nil
 }
 
 func loadKey(path string) (ed25519.PrivateKey, error) {
@@ -166,12 +175,13 @@ func (s *Service) Run(ctx context.Context, ready func(net.Addr)) error {
 	return err
 }
 
-// Handler is the witness's one request, POST /add-checkpoint, and GET /checkpoint, which shows the last
-// checkpoint that it cosigned.
+// Handler is the witness's one request, POST /add-checkpoint, and what it shows: GET /checkpoint, the last checkpoint
+// that it cosigned, and GET /resets, when it was given a new start.
 func (s *Service) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /add-checkpoint", s.add)
 	mux.HandleFunc("GET /checkpoint", s.show)
+	mux.HandleFunc("GET /resets", s.resets)
 	return mux
 }
 

@@ -4,11 +4,14 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -45,7 +48,7 @@ func newInstallation(t *testing.T, count int) installation {
 	i.write("git/hosted/hello.git/refs/heads/main.lock", "")
 	i.write("git/hosted/hello.git/objects/aa/bb", "an object")
 	i.write("git/hosted/hello.git/objects/tmp_objdir-incoming-x/cc", "half of a push")
-	i.write("platform.yaml", "version: 1\n")
+	i.write("platform.yaml", "limits: {push: 1MiB}\n")
 	return i
 }
 
@@ -142,15 +145,15 @@ func TestABackupComesBack(t *testing.T) {
 	if _, err := backup.Restore(t.Context(), open(t, file), backup.Target{Data: data, Passphrase: "wrong"}); !errors.Is(err, backup.ErrPassphrase) {
 		t.Errorf("with a wrong passphrase: %v", err)
 	}
-	done, err := backup.Restore(t.Context(), open(t, file), backup.Target{Data: data, Passphrase: "correct horse"})
-	if err != nil || done.Events != 40 || done.Record != 41 || !done.Missing {
+	done, err := backup.Restore(t.Context(), open(t, file), backup.Target{Data: data, Passphrase: "correct horse", Force: true, Reason: "a test"})
+	if err != nil || done.Events != 40 || done.Record != 41 || done.Against != "" {
 		t.Fatalf("%+v, %v", done, err)
 	}
 	after := restored(t, data)
 	if len(after) != 41 || !reflect.DeepEqual(after[:40], before) {
 		t.Fatalf("%d events came back", len(after))
 	}
-	if b, ok := after[40].Event.Body.(*events.LedgerRestored); !ok || b.Events != 40 || b.Forced {
+	if b, ok := after[40].Event.Body.(*events.LedgerRestored); !ok || b.Events != 40 || !b.Forced || b.Reason != "a test" || b.Against != "" {
 		t.Errorf("the last event is %+v", after[40].Event.Body)
 	}
 	for name, want := range map[string]bool{
@@ -183,7 +186,7 @@ func TestABackupOfALedgerThatGrows(t *testing.T) {
 	stop()
 	written := <-ended
 	data := filepath.Join(t.TempDir(), "data")
-	done, err := backup.Restore(t.Context(), open(t, file), backup.Target{Data: data})
+	done, err := backup.Restore(t.Context(), open(t, file), backup.Target{Data: data, Force: true})
 	if err != nil || done.Events < 40 || done.Events > uint64(40+written) {
 		t.Fatalf("%+v, %v (%d written meanwhile)", done, err, written)
 	}
@@ -217,7 +220,7 @@ func TestDamagedBackups(t *testing.T) {
 	data := filepath.Join(parent, "data")
 	refused := func(what string, content io.Reader) {
 		t.Helper()
-		if _, err := backup.Restore(t.Context(), content, backup.Target{Data: data}); err == nil {
+		if _, err := backup.Restore(t.Context(), content, backup.Target{Data: data, Force: true}); err == nil {
 			t.Fatalf("%s came back", what)
 		}
 		if left, _ := os.ReadDir(parent); len(left) > 0 {
@@ -278,8 +281,12 @@ func TestCheckpoints(t *testing.T) {
 	if _, err := restore(backup.Target{Checkpoint: note(origin, 12, false)}); !errors.As(err, &older) || older.Sealed != 12 || older.Has != 10 {
 		t.Errorf("a checkpoint of more: %v", err)
 	}
-	if done, err := restore(backup.Target{Checkpoint: note(origin, 8, false)}); err != nil || done.Older != 0 || done.Missing {
+	if done, err := restore(backup.Target{Checkpoint: note(origin, 8, false)}); err != nil || done.Older != 0 || !strings.Contains(done.Against, "8 events") {
 		t.Errorf("a checkpoint of as many: %+v, %v", done, err)
+	}
+	var uncompared *backup.UncomparedError
+	if _, err := restore(backup.Target{}); !errors.As(err, &uncompared) {
+		t.Errorf("held against nothing: %v", err)
 	}
 	for _, wrong := range []string{note(origin, 8, true), note(seal.Origin(strings.Repeat("0", 64), 1), 8, false)} {
 		if _, err := restore(backup.Target{Checkpoint: wrong, Force: true, Reason: "no reason"}); !errors.Is(err, backup.ErrOtherHistory) {
@@ -298,8 +305,73 @@ func TestCheckpoints(t *testing.T) {
 		t.Fatalf("forced: %+v, %v", done, err)
 	}
 	list := restored(t, target.Data)
-	if b, ok := list[len(list)-1].Event.Body.(*events.LedgerRestored); !ok || !b.Forced || b.Lost != 2 || b.Reason != "the disk burned" {
+	if b, ok := list[len(list)-1].Event.Body.(*events.LedgerRestored); !ok || !b.Forced || b.Lost != 2 || b.Against != done.Against || b.Reason != "the disk burned" {
 		t.Errorf("the last event is %+v", list[len(list)-1].Event.Body)
+	}
+}
+
+// A witness is asked for what it cosigned last: the one that is named, or else the one of the backup's platform.yaml.
+func TestTheWitnessIsAsked(t *testing.T) {
+	i := newInstallation(t, 10)
+	list := records(t, i.Client("gateway"))
+	signer, err := identity.LoadSigner(i.Keys, "ledger")
+	if err != nil {
+		t.Fatal(err)
+	}
+	note := func(size uint64) string {
+		return seal.Sign(signer, seal.Checkpoint{Origin: seal.Origin(list[0].ID(), 1), Size: size})
+	}
+	public, private, _ := ed25519.GenerateKey(nil)
+	key := seal.Witness{Name: "witness.example", Public: public}
+	_, other, _ := ed25519.GenerateKey(nil)
+	answer, status := "nothing was cosigned yet", http.StatusNotFound
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/checkpoint" {
+			t.Errorf("%s was asked for", r.URL.Path)
+		}
+		w.WriteHeader(status)
+		io.WriteString(w, answer)
+	}))
+	defer server.Close()
+	i.write("platform.yaml", fmt.Sprintf("witness: {url: %q, key: %q}\n", server.URL, key))
+	file := i.save(i.source())
+	restore := func(target backup.Target) (backup.Restored, error) {
+		target.Data = filepath.Join(t.TempDir(), "data")
+		return backup.Restore(t.Context(), open(t, file), target)
+	}
+	var uncompared *backup.UncomparedError
+	if _, err := restore(backup.Target{}); !errors.As(err, &uncompared) {
+		t.Errorf("a witness that saw nothing: %v", err)
+	}
+	status = http.StatusOK
+	checkpoint := func(size uint64) seal.Checkpoint {
+		return seal.Checkpoint{Origin: seal.Origin(list[0].ID(), 1), Size: size}
+	}
+	answer = note(12) + seal.Cosign("witness.example", private, checkpoint(12), time.Now())
+	var older *backup.OlderError
+	if _, err := restore(backup.Target{}); !errors.As(err, &older) || older.Sealed != 12 {
+		t.Errorf("the witness saw 12 events: %v", err)
+	}
+	done, err := restore(backup.Target{Force: true, Reason: "fire"})
+	if err != nil || done.Older != 2 || !strings.Contains(done.Against, "witness.example") {
+		t.Errorf("forced: %+v, %v", done, err)
+	}
+	// Not even force brings back what the witness's word cannot be checked for: somebody else may have answered.
+	for what, text := range map[string]string{
+		"no cosignature": note(12), "another's cosignature": note(12) + seal.Cosign("witness.example", other, checkpoint(12), time.Now()),
+		"a cosignature of another checkpoint": note(12) + seal.Cosign("witness.example", private, checkpoint(8), time.Now()),
+	} {
+		answer = text
+		if _, err := restore(backup.Target{Force: true, Reason: "fire"}); !errors.Is(err, seal.ErrCheckpoint) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if _, err := restore(backup.Target{Checkpoint: text, Force: true, Reason: "fire"}); !errors.Is(err, seal.ErrCheckpoint) {
+			t.Errorf("%s, in a file: %v", what, err)
+		}
+	}
+	server.Close()
+	if _, err := restore(backup.Target{}); !errors.As(err, &uncompared) {
+		t.Errorf("a witness that is away: %v", err)
 	}
 }
 
@@ -315,7 +387,7 @@ func TestWithoutKeys(t *testing.T) {
 		t.Errorf("without keys: %v", err)
 	}
 	data := filepath.Join(t.TempDir(), "data")
-	if _, err := backup.Restore(t.Context(), open(t, file), backup.Target{Data: data, Keys: i.Keys}); err != nil {
+	if _, err := backup.Restore(t.Context(), open(t, file), backup.Target{Data: data, Keys: i.Keys, Force: true}); err != nil {
 		t.Error(err)
 	}
 }

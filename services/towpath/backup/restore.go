@@ -17,7 +17,7 @@ import (
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/bus"
 	"towpath.dev/pkg/ledger/door"
-	"towpath.dev/pkg/seal"
+	"towpath.dev/pkg/policy"
 )
 
 // Target is where a backup goes.
@@ -30,9 +30,12 @@ type Target struct {
 	Keys       string
 	Passphrase string
 	// Checkpoint is the newest checkpoint that was kept outside the installation, as `towpath audit checkpoint --output` or a
-	// witness keeps it; empty: none is known.
+	// witness keeps it; empty: the witness is asked.
 	Checkpoint string
-	// Force brings a backup back that is older than Checkpoint, and Reason says why.
+	// Witness is asked for the last checkpoint that it cosigned, and its cosignature is checked. Where it has no URL and no
+	// key, it is the one that platform.yaml in the backup names.
+	Witness policy.Witness
+	// Force brings a backup back that is older than the checkpoint, or that nothing can be held against, and Reason says why.
 	Force  bool
 	Reason string
 	Logger *slog.Logger
@@ -43,17 +46,10 @@ type Target struct {
 // Restored is what was brought back.
 type Restored struct {
 	Header  Header `json:"backup"`
-	Events  uint64 `json:"events"`            // that the ledger has now
+	Events  uint64 `json:"events"`            // that it brought
 	Older   uint64 `json:"older,omitempty"`   // events that the checkpoint knew and the backup does not have
+	Against string `json:"against,omitempty"` // what it was held against; empty: nothing, so that nobody can tell whether it is the newest
 	Record  uint64 `json:"record"`            // the event that says so
-	Missing bool   `json:"missing,omitempty"` // no checkpoint was given, so that nobody can tell whether it is the newest
-}
-
-// OlderError says that a checkpoint knows of more events than a backup holds.
-type OlderError struct{ Has, Sealed uint64 }
-
-func (e *OlderError) Error() string {
-	return fmt.Sprintf("the checkpoint was signed over %d events, the backup has %d: the last %d would be lost", e.Sealed, e.Has, e.Sealed-e.Has)
 }
 
 // ErrInUse is wrapped where the data folder holds something.
@@ -204,16 +200,8 @@ func (r *restorer) bus(ctx context.Context, header Header, manifest Manifest, do
 		return err
 	}
 	done.Events = has
-	sealed, err := r.sealed(ctx, operator, header.Ledger, has)
-	if err != nil {
+	if err := r.compare(ctx, operator, header.Ledger, done); err != nil {
 		return err
-	}
-	done.Missing = r.Checkpoint == ""
-	if sealed > has {
-		if !r.Force {
-			return &OlderError{Has: has, Sealed: sealed}
-		}
-		done.Older = sealed - has
 	}
 	writer, err := open(events.Ledger)
 	if err != nil {
@@ -263,40 +251,6 @@ func check(ctx context.Context, operator *ledger.Client, header Header, manifest
 	return last, nil
 }
 
-// ErrOtherHistory is wrapped where a checkpoint was signed over other events than those that a backup holds.
-var ErrOtherHistory = errors.New("the checkpoint was signed over other events than the backup holds")
-
-// sealed returns how many events the checkpoint covers. Its signature is checked against the keys and, where the ledger
-// has that many events, its root against theirs.
-func (r *restorer) sealed(ctx context.Context, c *ledger.Client, ledgerID string, has uint64) (uint64, error) {
-	if r.Checkpoint == "" {
-		return 0, nil
-	}
-	signed, err := seal.Open(r.Checkpoint, c.Trust())
-	if err != nil {
-		return 0, fmt.Errorf("the checkpoint that was kept: %w", err)
-	}
-	if origin := seal.Origin(ledgerID, c.Epoch()); signed.Origin != origin {
-		return 0, fmt.Errorf("%w: it is of %.200s, the backup is of %s", ErrOtherHistory, signed.Origin, origin)
-	}
-	if signed.Size > has {
-		return signed.Size, nil
-	}
-	tree, err := seal.OpenTree("")
-	if err != nil {
-		return 0, err
-	}
-	defer tree.Close()
-	if _, err := c.ReadStored(ctx, 0, func(m ledger.Stored) error { return tree.Append(seal.LeafOf(m)) }); err != nil {
-		return 0, err
-	}
-	root, err := tree.Root(signed.Size)
-	if err == nil && root != signed.Root {
-		err = fmt.Errorf("%w: its first %d are not those that were sealed", ErrOtherHistory, signed.Size)
-	}
-	return signed.Size, err
-}
-
 // record appends the event that says that the ledger was brought back.
 func (r *restorer) record(ctx context.Context, writer *ledger.Client, header Header, done *Restored) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
@@ -313,7 +267,7 @@ func (r *restorer) record(ctx context.Context, writer *ledger.Client, header Hea
 	}
 	body := &events.LedgerRestored{
 		About: events.About{ID: header.ID}, Backup: header.ID, Taken: header.Created, Events: done.Events,
-		Lost: done.Older, Forced: done.Older > 0, Reason: r.Reason, Actor: string(events.Operator),
+		Against: done.Against, Lost: done.Older, Forced: done.Older > 0 || done.Against == "", Reason: r.Reason, Actor: string(events.Operator),
 	}
 	now := time.Now()
 	at := events.RestoredSubject(writer.Epoch(), header.ID, now)

@@ -1,13 +1,16 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/seal"
+	"towpath.dev/services/towpath"
 	"towpath.dev/services/towpath/client"
 	"towpath.dev/services/towpath/screen"
 )
@@ -94,4 +97,49 @@ func (p *program) checkpoint(s seal.Status, file string) {
 	if file != "" {
 		p.say("Kept in %s", file)
 	}
+}
+
+func (p *program) auditEndAlarmCommand() *cobra.Command {
+	var reason, url, keys string
+	c := &cobra.Command{
+		Use: "end-alarm --reason TEXT", Short: "Have sealing begin anew, once it is known why the ledger is not what was sealed",
+		Long: `Have sealing begin anew, once it is known why the ledger is not what was sealed: after it had to be brought
+back from an older backup, for instance. Needs the operator's key, as ` + "`towpath backup`" + ` does: that of the data
+folder, or --bus and --keys.
+
+The tree and the checkpoints of before are put aside in the ledger service's folder and never removed; who ended
+the alarm and why is an event in the ledger and in every report. Everything that is stored is then compared
+again: where it contradicts a checkpoint that it holds itself, the alarm comes back, and only a backup helps.
+A witness that saw what is gone goes on refusing: ` + "`towpath witness reset`" + `, by whoever runs it.`,
+		Example: examples("towpath audit end-alarm --reason 'restored from the backup of Monday, ticket 4711'"), Args: arguments(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if reason == "" || len(reason) > maxReason {
+				return usage("end-alarm takes --reason, of at most %d bytes: it is recorded", maxReason)
+			}
+			open := func(ctx context.Context) (*ledger.Client, func(), error) { return connectOperator(ctx, url, keys) }
+			if url == "" {
+				open = func(ctx context.Context) (*ledger.Client, func(), error) { return towpath.OpenBus(ctx, p.data) }
+			}
+			bus, done, err := open(c.Context())
+			if err != nil {
+				return err
+			}
+			defer done()
+			was, err := seal.EndAlarm(c.Context(), bus.Conn(), reason)
+			if err != nil {
+				return &client.Error{What: "ending the alarm", Why: err.Error(), Do: "towpath audit checkpoint says how things stand; where several ledger services run, repeat it for each that is alarmed", Code: client.CodeFailed}
+			}
+			p.say("The alarm is ended, and recorded: %s", screen.Line(was.Alarm))
+			status, err := seal.Now(c.Context(), bus.Conn())
+			if err != nil {
+				return &client.Error{What: "sealing anew", Why: err.Error(), Do: "where the ledger contradicts its own checkpoints, restore a backup; else towpath audit checkpoint says how far it is", Code: client.CodeFailed}
+			}
+			p.checkpoint(status, "")
+			return nil
+		},
+	}
+	c.Flags().StringVar(&reason, "reason", "", "why; it is recorded")
+	c.Flags().StringVar(&url, "bus", "", "URL of a bus elsewhere")
+	c.Flags().StringVar(&keys, "keys", "", "folder of the operator's keys, with --bus")
+	return c
 }

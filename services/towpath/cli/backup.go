@@ -15,6 +15,7 @@ import (
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/policy"
+	"towpath.dev/pkg/seal"
 	"towpath.dev/services/towpath"
 	"towpath.dev/services/towpath/backup"
 	"towpath.dev/services/towpath/client"
@@ -213,13 +214,17 @@ from there. Every byte is checked against the backup's own list and every event'
 keys; a backup that was cut or changed leaves nothing behind. That it was brought back is an event in the
 ledger, and in every report.
 
---checkpoint is the newest checkpoint that was kept elsewhere: a backup that is older than that is refused,
-since what was decided after it would be forgotten, unless --force and --reason say that it has to be.
+It is held against the newest checkpoint that somebody else has: the file given with --checkpoint, or the last
+one of the witness that the backup's platform.yaml names (--witness and --witness-key name another); the
+witness's cosignature is checked. A backup that is older is refused, since what was decided after it would be
+forgotten, and so is one where nobody can tell, unless --force and --reason say that it has to be: then that is
+recorded as well.
 
 With --bus the streams go to a bus elsewhere, which must not have them yet, and repositories and images into
 the data folder, from which they are moved to where their services look.`,
-		Example: examples("towpath restore /backups/monday.towpath --data /srv/towpath", "towpath restore monday.towpath --data /srv/towpath --checkpoint checkpoint.txt"),
-		Args:    arguments(cobra.ExactArgs(1)),
+		Example: examples("towpath restore /backups/monday.towpath --data /srv/towpath", "towpath restore monday.towpath --data /srv/towpath --checkpoint checkpoint.txt",
+			"towpath restore monday.towpath --data /srv/towpath --force --reason 'the newest backup, and the witness burned as well'"),
+		Args: arguments(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			if t.Force && t.Reason == "" {
 				return usage("--force takes --reason: it is recorded")
@@ -235,13 +240,18 @@ the data folder, from which they are moved to where their services look.`,
 				}
 				t.Checkpoint = string(text)
 			}
+			if t.Witness.Key, err = witnessKey(t.Witness.Key); err != nil {
+				return err
+			}
 			t.URL = url
 			return p.restore(c.Context(), args[0], t, asJSON)
 		},
 	}
 	c.Flags().StringVar(&t.Keys, "keys", "", "folder of the installation's keys, where the backup holds none")
 	c.Flags().StringVar(&checkpoint, "checkpoint", "", "`file` with the newest checkpoint that was kept elsewhere")
-	c.Flags().BoolVar(&t.Force, "force", false, "bring a backup back that is older than the checkpoint")
+	c.Flags().StringVar(&t.Witness.URL, "witness", "", "`URL` of the witness to ask (default: as the backup's platform.yaml says)")
+	c.Flags().StringVar(&t.Witness.Key, "witness-key", "", "`key` of the witness, or a file that holds it")
+	c.Flags().BoolVar(&t.Force, "force", false, "bring a backup back that is older than the checkpoint, or where nobody can tell")
 	c.Flags().StringVar(&t.Reason, "reason", "", "why; it is recorded")
 	c.Flags().StringVar(&url, "bus", "", "URL of a bus elsewhere that gets the streams")
 	jsonFlag(c, &asJSON)
@@ -275,11 +285,13 @@ func (p *program) restore(ctx context.Context, name string, t backup.Target, asJ
 		return p.printJSON(done)
 	}
 	p.say("%s is brought back from the backup of %s: %d events; event %d says so", screen.Line(t.Data), instant(done.Header.Created), done.Events, done.Record)
-	if done.Older > 0 {
-		p.say("The %d events after that are lost, and reports say so.", done.Older)
+	if done.Against == "" {
+		p.say("It was held against nothing, so nobody can tell whether anything came after that backup; reports say so.")
+	} else {
+		p.say("It was held against this: %s.", screen.Line(done.Against))
 	}
-	if done.Missing {
-		p.say("No checkpoint was given, so nobody can tell whether anything came after that backup.")
+	if done.Older > 0 {
+		p.say("The %d events after it are lost, and reports say so. A witness that saw them cosigns nothing more until its\noperator gives it a new start: towpath witness reset", done.Older)
 	}
 	p.say("→ towpath up --data %s", shellQuote(t.Data))
 	return nil
@@ -289,10 +301,16 @@ func (p *program) restore(ctx context.Context, name string, t backup.Target, asJ
 func restoreError(name string, t backup.Target, err error) error {
 	e := &client.Error{What: "restoring", On: name, Why: err.Error(), Code: client.CodeFailed}
 	var older *backup.OlderError
+	var uncompared *backup.UncomparedError
 	switch {
 	case errors.As(err, &older):
 		e.Why, e.Status = older.Error(), 403
 		e.Do = "restore a newer backup; --force --reason TEXT brings this one back and records it"
+	case errors.As(err, &uncompared):
+		e.Why, e.Status = uncompared.Error(), 403
+		e.Do = "give the newest checkpoint that was kept elsewhere (--checkpoint FILE), or the witness (--witness URL --witness-key KEY); --force --reason TEXT does without, and records it"
+	case errors.Is(err, seal.ErrCheckpoint):
+		e.Status, e.Do = 403, "give the checkpoint as it was kept, and the key of the witness that cosigned it; nothing was brought back"
 	case errors.Is(err, backup.ErrOtherHistory):
 		e.Status, e.Do = 403, "find out which of the two was changed; nothing was brought back"
 	case errors.Is(err, backup.ErrDamaged):

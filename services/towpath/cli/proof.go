@@ -173,16 +173,32 @@ func (p *program) terms(keys, checkpoint string, witnesses []string) (proof.Term
 		t.Checkpoint = string(text)
 	}
 	for _, text := range witnesses {
-		if data, err := os.ReadFile(text); err == nil {
-			text = string(data)
+		text, err := witnessKey(text)
+		if err != nil {
+			return t, err
 		}
 		w, err := seal.ParseWitness(text)
 		if err != nil {
-			return t, usageError{err}
+			return t, err
 		}
 		t.Witnesses = append(t.Witnesses, w)
 	}
 	return t, nil
+}
+
+// witnessKey is the key that was named, or that the file of this name holds; "" stays what it is.
+func witnessKey(named string) (string, error) {
+	if data, err := os.ReadFile(named); err == nil {
+		named = string(data)
+	}
+	if named == "" {
+		return "", nil
+	}
+	w, err := seal.ParseWitness(named)
+	if err != nil {
+		return "", usageError{err}
+	}
+	return w.String(), nil
 }
 
 func readProof(path string) ([]byte, error) {

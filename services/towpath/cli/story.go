@@ -19,7 +19,7 @@ func (p *program) auditCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(p.auditShowCommand(), p.auditReportCommand(), p.auditCoverageCommand())
-	c.AddCommand(p.auditExportCommand(), p.auditVerifyCommand(), p.auditCheckpointCommand())
+	c.AddCommand(p.auditExportCommand(), p.auditVerifyCommand(), p.auditCheckpointCommand(), p.auditEndAlarmCommand())
 	return c
 }
 
@@ -396,6 +396,10 @@ func (p *program) report(r audit.Report) {
 	for _, b := range r.Restores {
 		s.head("Ledger", s.mark(&b.Mark))
 		s.row("restored", "%s%s", b.String(), because(b.Reason))
+	}
+	for _, a := range r.Alarms {
+		s.head("Ledger", s.mark(&a.Mark))
+		s.row("alarm", "%s%s", a.String(), because(a.Reason))
 	}
 	for _, c := range r.Changes {
 		s.head(c.Run, fmt.Sprintf("%s  %s, slot %d (event %d)", instant(c.At), c.Kind, c.Slot, c.Event))
