@@ -1,5 +1,7 @@
 package events
 
+import "slices"
+
 // Types that vet writes, besides ArtifactSigned.
 const (
 	TypeVetRunStarted  Type = "dev.cdeventsx.towpath-vetrun.started.0.1.0"
@@ -21,6 +23,11 @@ type EnvironmentVerdict struct {
 	Environment Slug     `json:"environment"`
 	Verdict     Verdict  `json:"verdict"`
 	Reasons     []string `json:"reasons,omitempty"` // for people; empty on pass
+}
+
+// Same reports whether two verdicts say the same, so that who let an artifact in under one did under the other.
+func (v EnvironmentVerdict) Same(other EnvironmentVerdict) bool {
+	return v.Verdict == other.Verdict && slices.Equal(v.Reasons, other.Reasons)
 }
 
 // Finding is one thing that vetting found.
@@ -56,6 +63,16 @@ type VetRunFinished struct {
 	Report     *Evidence            `json:"report,omitempty"`
 	SBOM       *Evidence            `json:"sbom,omitempty"`
 	Result     Result               `json:"-"`
+}
+
+// For returns the verdict for an environment; false where there is none.
+func (b *VetRunFinished) For(env Slug) (EnvironmentVerdict, bool) {
+	for _, v := range b.Verdicts {
+		if v.Environment == env {
+			return v, true
+		}
+	}
+	return EnvironmentVerdict{}, false
 }
 
 // Evidence is a document in the registry that refers to the artifact.

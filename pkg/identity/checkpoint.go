@@ -28,6 +28,9 @@ type PublicKey struct {
 // VerifyAt.
 func (k PublicKey) ValidAt(stored time.Time) error { return k.entry.valid(stored, storedSlack) }
 
+// Retired is from when on the key signs nothing new; zero: it has not been retired.
+func (k PublicKey) Retired() time.Time { return k.entry.Retired }
+
 // MaySign says why the key may sign nothing new now.
 func (k PublicKey) MaySign(now time.Time) error { return k.entry.valid(now, 0) }
 

@@ -32,6 +32,19 @@ func (a Approval) Equal(b Approval) bool {
 	return a.Count == b.Count && a.AuthorMayApprove == b.AuthorMayApprove && slices.Equal(a.Approvers, b.Approvers)
 }
 
+// Counted returns who let an artifact in under a policy, each once, in the order in which they did: of the approvals that
+// were recorded for an environment since what stands before it changed last. It is what a gate counts, and what a proof
+// counts after it.
+func Counted(given []events.Promotion, artifactID, policy string) []string {
+	var who []string
+	for _, p := range given {
+		if p.ArtifactID == artifactID && p.Policy == policy && !slices.Contains(who, p.Responder) {
+			who = append(who, p.Responder)
+		}
+	}
+	return who
+}
+
 // Refuses says why an approval by somebody with these roles does not count; empty: it counts.
 func (a Approval) Refuses(roles []string, author bool) string {
 	if author && !a.AuthorMayApprove {

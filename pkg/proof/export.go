@@ -142,13 +142,16 @@ func (x *exporter) take(m ledger.Stored) error {
 	scope := seal.Scope(m.Subject)
 	mine := scope == string(x.wish.App)
 	var r ledger.Record
+	var unread *parkedError
 	if mine || scope[0] == '_' {
 		var err error
-		if r, err = m.Record(x.source.Trust); err != nil && x.first > 0 {
-			return fmt.Errorf("event %d cannot be shown: %w", m.Seq, err)
-		}
-		if err == nil {
+		switch r, err = open(m, x.source.Trust); {
+		case err == nil:
 			x.note(m, r)
+		case errors.As(err, &unread): // shown as it is sealed, and judged by whoever can read it
+			r = ledger.Record{Seq: m.Seq, Subject: unread.at}
+		case x.first > 0:
+			return fmt.Errorf("event %d cannot be shown: %w", m.Seq, err)
 		}
 	}
 	switch {
@@ -161,7 +164,9 @@ func (x *exporter) take(m ledger.Stored) error {
 		x.leaves = append(x.leaves, leaf{Time: m.Time.UnixNano(), Subject: m.Subject, Content: content[:]})
 	default:
 		x.leaves = append(x.leaves, fullLeaf(m))
-		x.run = append(x.run, r)
+		if unread == nil {
+			x.run = append(x.run, r)
+		}
 	}
 	return nil
 }

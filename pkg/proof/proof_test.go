@@ -1,11 +1,13 @@
 package proof
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"towpath.dev/events"
+	"towpath.dev/pkg/identity"
 )
 
 func TestAnHonestProofIsProven(t *testing.T) {
@@ -29,6 +31,15 @@ func TestAnHonestProofIsProven(t *testing.T) {
 		}
 		if name == "environment" {
 			text := strings.Join(v.Story, "\n")
+			limits := strings.Join(v.Limits, "\n")
+			for _, want := range []string{
+				"(vetrun.finished of hello/2): unknown event type", "(policy.published): unknown event type", "what 2 events say",
+				"that u-approver might approve",
+			} {
+				if !strings.Contains(limits, want) {
+					t.Errorf("the limits lack %q:\n%s", want, limits)
+				}
+			}
 			for _, want := range []string{commitOf(2), "u-author", string(w.image(2).Digest), "dev, qa, prod", "approved by u-approver", "prod runs"} {
 				if !strings.Contains(text, want) {
 					t.Errorf("the story lacks %q:\n%s", want, text)
@@ -145,5 +156,87 @@ func TestAFlippedByteIsNamed(t *testing.T) {
 	data[len(data)-2] ^= 1 // without the file's own hash too
 	if v := Verify(data, w.terms()); !strings.Contains(v.Headline(), "(vetrun.finished of hello/2)") {
 		t.Error(v.Headline())
+	}
+}
+
+// TestApprovalsAsTheGateCountsThem: one under another policy, for another verdict, after a denial does not count, and a
+// proof says so.
+func TestApprovalsAsTheGateCountsThem(t *testing.T) {
+	replay := func(w *world, n int, chain string, env events.Slug, digest string) {
+		b := &events.ReplayRequested{Stage: "promote", Environment: env, Actor: "u-ops", Reason: "again", Policy: digest}
+		b.ID = "replay-" + digest
+		w.add(events.CommandSubject(1, b.Type(), "hello", n, env, b.ID), chain, b)
+	}
+	for name, c := range map[string]struct {
+		between func(w *world, chain string) // after u-approver's approval, before the slot
+		proven  bool
+		says    string
+	}{
+		"as it was": {func(*world, string) {}, true, "approved by u-approver"},
+		"another policy": {func(w *world, chain string) {
+			w.otherPolicy(2)
+			replay(w, 2, chain, "prod", w.policy.Digest())
+		}, false, "not counted: that of u-approver (event"},
+		"another policy, and approved again": {func(w *world, chain string) {
+			w.otherPolicy(2)
+			replay(w, 2, chain, "prod", w.policy.Digest())
+			w.approve(2, chain, "prod", "u-second")
+		}, true, "approved by u-second; not counted: that of u-approver"},
+		"another verdict": {func(w *world, chain string) {
+			w.vetted(2, chain, 2, events.Pass)
+		}, false, "was given before the verdict changed"},
+		"the same verdict": {func(w *world, chain string) {
+			w.vetted(2, chain, 2, events.Warn)
+		}, true, "approved by u-approver"},
+		"denied": {func(w *world, chain string) {
+			b := &events.PromotionDenied{Promotion: events.Promotion{ArtifactID: w.image(2).PURL(), Environment: "prod", Policy: w.policy.Digest(), Responder: "u-approver"}}
+			b.ID = "hello/2/prod"
+			w.add(events.PromoteSubject(1, b.Type(), "hello", 2, "prod", "no", 1), chain, b)
+		}, false, "it was denied before"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.publishPolicy(1)
+			for i, env := range []events.Slug{"dev", "qa", "prod"} {
+				w.set(env, uint64(i+1))
+			}
+			w.startRun("hello", 1)
+			chain := w.startRun("hello", 2)
+			w.build(2, chain)
+			w.deploy(2, chain, "dev", 1, 1)
+			w.deploy(2, chain, "qa", 1, 2)
+			w.approve(2, chain, "prod", "u-approver")
+			c.between(w, chain)
+			w.deploy(2, chain, "prod", 1, 3)
+			w.seal()
+			v := Verify(w.export(Wish{About: About{App: "hello", Run: 2}}), w.terms())
+			if v.Forged != nil || v.Proven() != c.proven {
+				t.Errorf("%s", v.Headline())
+			}
+			if text := v.Headline() + "\n" + strings.Join(v.Story, "\n"); !strings.Contains(text, c.says) {
+				t.Errorf("no %q in\n%s", c.says, text)
+			}
+		})
+	}
+}
+
+// TestARetiredKeyIsALimit: whoever has the ledger's old key can date back, and only a witness tells.
+func TestARetiredKeyIsALimit(t *testing.T) {
+	w := newWorld(t)
+	w.populate()
+	data := w.export(Wish{About: About{App: "hello", Run: 2}})
+	if _, err := identity.Prepare(w.keys, identity.Change{Identities: []string{"ledger"}, Now: w.at.Add(time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	trust, err := identity.LoadTrust(filepath.Join(w.keys, identity.TrustFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const limit = "that nobody made this up later"
+	if v := Verify(data, Terms{Trust: trust}); !v.Proven() || !strings.Contains(strings.Join(v.Limits, "\n"), limit) {
+		t.Errorf("without a witness: %s\n%s", v.Headline(), strings.Join(v.Limits, "\n"))
+	}
+	if v := Verify(data, Terms{Trust: trust, Witnesses: w.terms().Witnesses}); !v.Proven() || strings.Contains(strings.Join(v.Limits, "\n"), limit) {
+		t.Errorf("with a witness: %s\n%s", v.Headline(), strings.Join(v.Limits, "\n"))
 	}
 }

@@ -27,7 +27,10 @@ type story struct {
 	verdicts   []vetted
 	verified   map[events.Slug]string // environment → digest that stands there
 	slots      map[events.Slug]map[int]*slot
-	envs       []events.Slug // that the run reached, in order
+	given      map[events.Slug][]approval    // approvals, in order
+	rejudged   map[events.Slug]uint64        // environment → the verdict that changed what stands before it
+	denied     map[events.Slug]ledger.Record // environment → the denial that stands
+	envs       []events.Slug                 // that the run reached, in order
 }
 
 type vetted struct {
@@ -37,12 +40,18 @@ type vetted struct {
 }
 
 type slot struct {
-	taken    ledger.Record
-	event    *events.SlotTaken
-	decided  *events.SlotDecided
-	closed   *events.SlotClosed
-	ended    ledger.Record // the event that decided or closed it
-	approved []string
+	taken     ledger.Record
+	event     *events.SlotTaken
+	decided   *events.SlotDecided
+	closed    *events.SlotClosed
+	approved  []string // who let it in
+	uncounted []string // whose approval did not count, and why
+}
+
+// approval is one that the gate recorded.
+type approval struct {
+	seq uint64
+	events.Promotion
 }
 
 // tell goes through the events in order and judges each by those before it. The fault is why they do not
@@ -50,7 +59,8 @@ type slot struct {
 func (c *checker) tell() *Fault {
 	s := &story{
 		c: c, policies: map[string]policy.Policy{}, settings: map[string]ledger.Record{}, built: map[string]ledger.Record{},
-		verified: map[events.Slug]string{}, slots: map[events.Slug]map[int]*slot{},
+		verified: map[events.Slug]string{}, slots: map[events.Slug]map[int]*slot{}, given: map[events.Slug][]approval{},
+		rejudged: map[events.Slug]uint64{}, denied: map[events.Slug]ledger.Record{},
 	}
 	for _, r := range c.before {
 		if fault := s.context(r); fault != nil {
@@ -58,7 +68,7 @@ func (c *checker) tell() *Fault {
 		}
 	}
 	if len(c.records) == 0 || c.records[0].Seq != c.bundle.First {
-		return forged("event %d, with which it begins, is not shown", c.bundle.First)
+		return forged("event %d, with which it begins, is not shown, or cannot be read", c.bundle.First)
 	}
 	if fault := s.begin(c.records[0]); fault != nil {
 		return fault
@@ -151,6 +161,10 @@ func (s *story) next(r ledger.Record) *Fault {
 		if mine {
 			return s.approve(r, b)
 		}
+	case *events.PromotionDenied:
+		if mine {
+			s.denied[b.Environment] = r
+		}
 	case *events.SlotTaken:
 		return s.take(r, b)
 	case *events.SlotDecided:
@@ -207,8 +221,27 @@ func (s *story) judged(r ledger.Record, b *events.VetRunFinished) *Fault {
 		!(len(report.Predicate.Verdicts) == 0 && len(b.Verdicts) == 0 || reflect.DeepEqual(report.Predicate.Verdicts, b.Verdicts)) {
 		return about(r, "it says something else than vet's signed report")
 	}
+	s.rejudge(r, b)
 	s.verdicts = append(s.verdicts, vetted{r, b, report})
 	return nil
+}
+
+// rejudge: approvals that were given under another verdict on the same image were given to something else.
+func (s *story) rejudge(r ledger.Record, b *events.VetRunFinished) {
+	if len(s.verdicts) == 0 {
+		return
+	}
+	before := s.verdicts[len(s.verdicts)-1].event
+	if before.ArtifactID != b.ArtifactID {
+		return
+	}
+	for _, env := range s.definition.EnvironmentNames() {
+		was, _ := before.For(env)
+		is, _ := b.For(env)
+		if !was.Same(is) {
+			s.rejudged[env] = r.Seq
+		}
+	}
 }
 
 // rule returns what an environment asks of people, by the policy that is named.
@@ -241,6 +274,7 @@ func (s *story) approve(r ledger.Record, b *events.PromotionApproved) *Fault {
 		command, ok := earlier.Event.Body.(*events.CommandReceived)
 		if ok && command.Verb == events.VerbApprove && command.Run == r.Subject.Run && command.App == r.Subject.App &&
 			command.Environment == b.Environment && command.Actor == b.Responder && command.Digest == string(artifact.Digest) {
+			s.given[b.Environment] = append(s.given[b.Environment], approval{r.Seq, b.Promotion})
 			return nil
 		}
 	}
@@ -251,18 +285,32 @@ func (s *story) authored(actor string) bool {
 	return actor == s.start.Actor || slices.Contains(s.start.Authors, actor)
 }
 
-// approvers are the people whose approval of an image counted before a sequence.
-func (s *story) approvers(env events.Slug, digest string, before uint64) (who []string) {
-	for _, r := range s.c.records {
-		b, ok := r.Event.Body.(*events.PromotionApproved)
-		if !ok || r.Seq >= before || r.Subject.Run != s.c.bundle.About.Run || b.Environment != env || slices.Contains(who, b.Responder) {
-			continue
-		}
-		if artifact, err := registry.ParsePURL(b.ArtifactID); err == nil && string(artifact.Digest) == digest {
-			who = append(who, b.Responder)
+// approvers are the people whose approval the gate counted when the run took a slot, and those whose approval it did not.
+func (s *story) approvers(b *events.SlotTaken) (counted, uncounted []string) {
+	var since []events.Promotion
+	for _, a := range s.given[b.Environment] {
+		if a.seq > s.rejudged[b.Environment] {
+			since = append(since, a.Promotion)
 		}
 	}
-	return who
+	counted = policy.Counted(since, b.ArtifactID, s.policy)
+	said := map[string]bool{}
+	for _, a := range s.given[b.Environment] {
+		why := ""
+		switch {
+		case slices.Contains(counted, a.Responder) || said[a.Responder]:
+			continue
+		case a.ArtifactID != b.ArtifactID:
+			why = "was for another image"
+		case a.seq <= s.rejudged[b.Environment]:
+			why = "was given before the verdict changed"
+		default:
+			why = "was given under another policy"
+		}
+		said[a.Responder] = true
+		uncounted = append(uncounted, fmt.Sprintf("that of %s (event %d) %s", a.Responder, a.seq, why))
+	}
+	return counted, uncounted
 }
 
 // take: the gates were open when the run took its slot.
@@ -296,12 +344,23 @@ func (s *story) take(r ledger.Record, b *events.SlotTaken) *Fault {
 	if fault := s.passed(r, b); fault != nil {
 		return fault
 	}
-	one.approved = s.approvers(env, b.Digest, r.Seq)
+	if no, stands := s.denied[env]; stands && no.Subject.Attempt == b.Attempt {
+		return about(r, "it was denied before (event %d), and nobody asked for another attempt since", no.Seq)
+	}
+	one.approved, one.uncounted = s.approvers(b)
 	rule, _ := s.rule(s.policy, env)
 	if len(one.approved) < rule.Count {
-		return about(r, "%s asks for %d approvals, and %d came before", env, rule.Count, len(one.approved))
+		return about(r, "%s asks for %d approvals, and %d that count came before%s", env, rule.Count, len(one.approved), butNot(one.uncounted))
 	}
 	return s.cameThrough(r, b)
+}
+
+// butNot names the approvals that did not count.
+func butNot(uncounted []string) string {
+	if len(uncounted) == 0 {
+		return ""
+	}
+	return "; not counted: " + strings.Join(uncounted, ", ")
 }
 
 func (s *story) lastSlot(env events.Slug) (last *slot) {
@@ -368,7 +427,7 @@ func (s *story) decide(r ledger.Record, b *events.SlotDecided) *Fault {
 	case one.decided != nil:
 		return about(r, "slot %d was decided before", b.Slot)
 	}
-	one.decided, one.ended = b, r
+	one.decided = b
 	return nil
 }
 
@@ -381,7 +440,7 @@ func (s *story) close(r ledger.Record, b *events.SlotClosed) *Fault {
 	case one.decided == nil || one.decided.Decision != events.Live || one.closed != nil:
 		return about(r, "slot %d is closed, and was not live", b.Slot)
 	}
-	one.closed, one.ended = b, r
+	one.closed = b
 	if !b.Closing.Stands() || one.event.Run != s.c.bundle.About.Run || one.event.Kind != events.KindDeploy {
 		return nil
 	}
@@ -475,6 +534,7 @@ func (s *story) fate(env events.Slug) (lines []string) {
 		if len(one.approved) > 0 {
 			line += ", approved by " + strings.Join(one.approved, ", ")
 		}
+		line += butNot(one.uncounted)
 		switch {
 		case one.decided == nil:
 			line += ", not decided yet"
@@ -528,10 +588,36 @@ func (s *story) limits() {
 			}
 		}
 		add("that the ledger's key holder shows everybody this same ledger rests on no witness")
+		for _, k := range s.c.end.Keys {
+			if retired := k.Retired(); !retired.IsZero() {
+				add("that nobody made this up later: the ledger's key that sealed it was retired at %s, and whoever has it can date back to before then", retired.Format(time.RFC3339))
+			}
+		}
+	}
+	if approvers := s.everyApprover(); len(approvers) > 0 {
+		add("that %s might approve: roles and who holds an account are not in the ledger, and the gateway judged them when it took the approval in", strings.Join(approvers, ", "))
+	}
+	if unread := s.c.unread(); len(unread) > 0 {
+		add("what %d events say that this build cannot read, and passed over as every service of its age does: %s", len(s.c.parked), strings.Join(unread, "; "))
 	}
 	if s.start.SHA == "" {
 		add("how the image was built: it came from outside, and only its vetting is on record")
 	}
+}
+
+// everyApprover names those whose approval counted for one of the run's slots.
+func (s *story) everyApprover() (who []string) {
+	for _, env := range s.envs {
+		for _, one := range s.slots[env] {
+			for _, a := range one.approved {
+				if !slices.Contains(who, a) {
+					who = append(who, a)
+				}
+			}
+		}
+	}
+	slices.Sort(who)
+	return who
 }
 
 func orElse(text, otherwise string) string {

@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
@@ -243,10 +244,18 @@ func (w *world) build(n int, chain string) {
 	published.ID = a.PURL()
 	w.add(events.BuildSubject(1, events.TypeArtifactPublished, "hello", n, "", 1), chain, published)
 
-	verdicts := []events.EnvironmentVerdict{{Environment: "dev", Verdict: events.Pass}, {Environment: "qa", Verdict: events.Pass}, {Environment: "prod", Verdict: events.Warn}}
-	sbom := w.attach(a, fmt.Appendf(nil, `{"spdxVersion":"SPDX-2.3","name":"%s"}`, name))
+	w.vetted(n, chain, 1, events.Warn)
+}
+
+// vetted appends a verdict on a run's image, for prod as given.
+func (w *world) vetted(n int, chain string, attempt int, prod events.Verdict) {
+	w.t.Helper()
+	a, name := w.image(n), fmt.Sprintf("hello/%d", n)
+	verdicts := []events.EnvironmentVerdict{{Environment: "dev", Verdict: events.Pass}, {Environment: "qa", Verdict: events.Pass}, {Environment: "prod", Verdict: prod}}
+	sbom := w.attach(a, fmt.Appendf(nil, `{"spdxVersion":"SPDX-2.3","name":"%s, attempt %d"}`, name, attempt))
 	var report reportStatement
-	report.Type, report.PredicateType, report.Subject = provenance.StatementType, reportType, statement.Subject
+	report.Type, report.PredicateType = provenance.StatementType, reportType
+	report.Subject = []provenance.Subject{{Name: a.Repository.String(), Digest: map[string]string{"sha256": a.Digest.Hex()}}}
 	report.Predicate.Policy, report.Predicate.App, report.Predicate.Verdicts = w.policy.Digest(), "hello", verdicts
 	report.Predicate.Documents = append(report.Predicate.Documents, struct {
 		ArtifactType string `json:"artifactType"`
@@ -254,9 +263,23 @@ func (w *world) build(n int, chain string) {
 	}{"application/spdx+json", sbom})
 	reported := w.attach(a, w.sign(events.Vet, report))
 	finished := &events.VetRunFinished{ArtifactID: a.PURL(), Policy: w.policy.Digest(), Outcome: events.Success, Verdicts: verdicts,
-		Report: &events.Evidence{URI: "-", Digest: reported}, Result: events.Result{Attempt: 1}}
+		Report: &events.Evidence{URI: "-", Digest: reported}, Result: events.Result{Attempt: attempt}}
 	finished.ID = name
-	w.add(events.VetSubject(1, events.TypeVetRunFinished, "hello", n, "", 1), chain, finished)
+	w.add(events.VetSubject(1, events.TypeVetRunFinished, "hello", n, "", attempt), chain, finished)
+}
+
+// otherPolicy publishes a policy that asks for the same people and has another digest.
+func (w *world) otherPolicy(serial int) {
+	w.t.Helper()
+	platform, err := policy.Parse("platform.yaml", []byte("policy: {deadlines: {build: 11m}}\n"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if platform.Policy.Digest() == w.policy.Digest() {
+		w.t.Fatal("the other policy is the same")
+	}
+	w.policy = platform.Policy
+	w.publishPolicy(serial)
 }
 
 // approve appends a command to approve and what promote makes of it.
@@ -285,6 +308,15 @@ func (w *world) deploy(n int, chain string, env events.Slug, slot int, version u
 	w.add(events.SlotSubject(1, events.TypeSlotClosed, "hello", env, slot), chain, &events.SlotClosed{About: about, Slot: slot, Closing: events.Verified, Environment: env})
 }
 
+// newer stores an event of a type that this build does not know, as a newer build of the writer would.
+func (w *world) newer(s events.Subject, chain string) ledger.Stored {
+	m := w.add(s, chain, &events.PolicyPublished{About: events.About{ID: "p"}, Digest: "-", Actor: "u-admin"})
+	last := &w.stored[len(w.stored)-1]
+	last.Body = bytes.Replace(m.Body, []byte("policy.published.0.1.0"), []byte(s.Subject+"."+s.Predicate+".0.9.0"), 1)
+	last.Signature = w.signers[s.Writer].Sign(last.Subject, last.Body)
+	return *last
+}
+
 // populate makes three runs of hello, of which the second goes to prod, with those of another app in between.
 func (w *world) populate() {
 	w.publishPolicy(1)
@@ -309,6 +341,10 @@ func (w *world) populate() {
 	w.build(3, third)
 	w.startRun("billing", 3)
 	w.approve(2, second, "prod", "u-approver")
+	// A newer build writes as well, about everything, about this run, and about another.
+	w.newer(events.PolicySubject(1, 2), "")
+	w.newer(events.VetSubject(1, events.TypeVetRunFinished, "hello", 2, "", 2), second)
+	w.newer(events.VetSubject(1, events.TypeVetRunFinished, "hello", 3, "", 2), third)
 	w.deploy(2, second, "prod", 1, 3)
 	w.seal()
 }

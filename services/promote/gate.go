@@ -9,6 +9,7 @@ import (
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/pipeline"
+	"towpath.dev/pkg/policy"
 )
 
 // candidate is a run that has come as far as the environment and has not been there.
@@ -190,13 +191,7 @@ func (c candidate) objection(r fold.Command) string {
 
 // approvers returns who let this artifact into the environment, under the run's policy, each once.
 func (c candidate) approvers() []string {
-	var who []string
-	for _, p := range c.env.Approvals {
-		if p.ArtifactID == c.run.ArtifactID && p.Policy == c.run.Policy && !slices.Contains(who, p.Responder) {
-			who = append(who, p.Responder)
-		}
-	}
-	return who
+	return policy.Counted(c.env.Approvals, c.run.ArtifactID, c.run.Policy)
 }
 
 func (c candidate) counted(actor string) bool { return slices.Contains(c.approvers(), actor) }

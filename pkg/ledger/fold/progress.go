@@ -251,17 +251,10 @@ func (r *Run) compare(seq uint64) {
 	if before == nil || before.ArtifactID != r.Verdict.ArtifactID {
 		return
 	}
-	verdict := func(v *events.VetRunFinished, env events.Slug) events.EnvironmentVerdict {
-		for _, one := range v.Verdicts {
-			if one.Environment == env {
-				return one
-			}
-		}
-		return events.EnvironmentVerdict{}
-	}
 	for _, e := range r.Envs {
-		was, is := verdict(before, e.Name), verdict(r.Verdict, e.Name)
-		if was.Verdict != is.Verdict || !slices.Equal(was.Reasons, is.Reasons) {
+		was, _ := before.For(e.Name)
+		is, _ := r.Verdict.For(e.Name)
+		if !was.Same(is) {
 			e.Rejudged, e.Approvals = seq, nil
 		}
 	}

@@ -284,12 +284,7 @@ func (r *Run) VerdictFor(env events.Slug) (events.EnvironmentVerdict, bool) {
 	if r.Verdict == nil || r.Verdict.ArtifactID != r.ArtifactID {
 		return events.EnvironmentVerdict{}, false
 	}
-	for _, v := range r.Verdict.Verdicts {
-		if v.Environment == env {
-			return v, true
-		}
-	}
-	return events.EnvironmentVerdict{}, false
+	return r.Verdict.For(env)
 }
 
 // GateSince returns the sequence at which what stands before an environment changed last for the run: the
