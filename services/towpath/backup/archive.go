@@ -3,11 +3,19 @@
 // A backup holds everything that an event in it names. The order is what makes that so: the ledger is copied
 // first, up to some event N, and only then the registry, the repositories and the settings. A service writes
 // bytes before the event that names them (an image before artifact.published, a commit before change.merged,
-// a setting before setting.changed), and none of these bytes is ever deleted; so whatever an event up to N
-// names was there before the ledger was copied, and is there when the rest is. The other way round an event
-// could name an image that came after the registry's copy. What the rest has beyond N does no harm: an image
-// that no event names is not used, and a commit or a setting that the ledger lacks is recorded by the gateway
-// when it starts, as after a crash.
+// a setting before setting.changed); so whatever an event up to N names was there before the ledger was copied.
+// Images and commits are never deleted, and are there when the rest is copied. The other way round an event could
+// name an image that came after the registry's copy. What the rest has beyond N does no harm: an image that no
+// event names is not used, and a commit or a setting that the ledger lacks is recorded by the gateway when it
+// starts, as after a crash.
+//
+// Settings and secrets are copied with every version that the bus still keeps: the last 64 of a key, and none of one
+// that was deleted. A deploy that was pinned to an older version cannot be made again from a backup, as it cannot be
+// from the installation itself; and where more versions than that were written while a backup was made, one that an
+// event names may be missing from it.
+//
+// Nothing is written anywhere but into the backup itself, so that an encrypted one leaves no byte in clear, and what a
+// crash leaves of it is removed by the next backup into the same folder.
 //
 // Every file in a backup is checked against its digest when it is brought back, and the ledger event by event. A
 // backup that was cut, or in which a byte is another, is refused, and leaves nothing behind.
@@ -15,6 +23,7 @@ package backup
 
 import (
 	"archive/tar"
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -22,6 +31,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,8 +40,9 @@ import (
 	"towpath.dev/pkg/ledger"
 )
 
-// format is the version of the file; a reader refuses others.
-const format = 1
+// format is the version of the file that is written. Version 1, which has a stream as one file, is read as well; a reader
+// refuses others.
+const format = 2
 
 // Names of what a backup holds beside the files themselves.
 const (
@@ -96,18 +107,14 @@ type writer struct {
 	now      time.Time
 }
 
-func newWriter(w io.Writer, passphrase string, now time.Time, count func(int64)) (*writer, error) {
+func newWriter(w io.Writer, recipients []age.Recipient, now time.Time, count func(int64)) (*writer, error) {
 	b := &writer{now: now, count: count}
-	if passphrase != "" {
-		recipient, err := age.NewScryptRecipient(passphrase)
+	if len(recipients) > 0 {
+		encrypted, err := age.Encrypt(w, recipients...)
 		if err != nil {
 			return nil, err
 		}
-		sealed, err := age.Encrypt(w, recipient)
-		if err != nil {
-			return nil, err
-		}
-		b.out, w = sealed, sealed
+		b.out, w = encrypted, encrypted
 	}
 	b.tar = tar.NewWriter(w)
 	return b, nil
@@ -130,6 +137,42 @@ func (b *writer) add(name string, size int64, r io.Reader) (digest string, err e
 	digest = hex.EncodeToString(h.Sum(nil))
 	b.manifest.Files = append(b.manifest.Files, File{name, size, digest})
 	return digest, nil
+}
+
+// maxPiece is the most of a stream that is held in memory, in bytes: a file's size has to be known before it is written.
+const maxPiece = 4 << 20
+
+// pieces writes what comes, of no known size, as files that are numbered from 0.
+type pieces struct {
+	to     *writer
+	name   string // of the folder
+	buffer []byte
+	count  int
+}
+
+func (p *pieces) Write(data []byte) (int, error) {
+	p.buffer = append(p.buffer, data...)
+	for len(p.buffer) >= maxPiece {
+		if err := p.flush(maxPiece); err != nil {
+			return 0, err
+		}
+	}
+	return len(data), nil
+}
+
+func (p *pieces) flush(size int) error {
+	_, err := p.to.add(p.name+"/"+strconv.Itoa(p.count), int64(size), bytes.NewReader(p.buffer[:size]))
+	p.buffer = append(p.buffer[:0], p.buffer[size:]...)
+	p.count++
+	return err
+}
+
+// close writes the rest, and an empty piece where nothing came at all.
+func (p *pieces) close() error {
+	if len(p.buffer) > 0 || p.count == 0 {
+		return p.flush(len(p.buffer))
+	}
+	return nil
 }
 
 func (b *writer) addJSON(name string, value any) (digest string, err error) {
@@ -170,10 +213,10 @@ const (
 
 // read goes through a backup from its beginning to its end, hands each file to place, and returns what it says of
 // itself. Only when it returns no error is what was handed out what was written.
-func read(r io.Reader, passphrase string, begin func(Header) error, place func(name string, r io.Reader) error) (Header, Manifest, error) {
+func read(r io.Reader, identities []age.Identity, begin func(Header) error, place func(name string, r io.Reader) error) (Header, Manifest, error) {
 	var header Header
 	var manifest Manifest
-	r, err := opened(r, passphrase)
+	r, err := opened(r, identities)
 	if err != nil {
 		return header, manifest, err
 	}
@@ -234,26 +277,25 @@ func broken(err error) error {
 }
 
 // opened decrypts what is encrypted.
-func opened(r io.Reader, passphrase string) (io.Reader, error) {
+func opened(r io.Reader, identities []age.Identity) (io.Reader, error) {
 	start := make([]byte, len(ageMagic))
 	n, err := io.ReadFull(r, start)
 	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 		return nil, err
 	}
-	r = io.MultiReader(strings.NewReader(string(start[:n])), r)
+	r = io.MultiReader(bytes.NewReader(start[:n]), r)
 	if string(start) != ageMagic {
 		return r, nil
 	}
-	if passphrase == "" {
-		return nil, ErrPassphrase
+	if len(identities) == 0 {
+		return nil, ErrEncrypted
 	}
-	identity, err := age.NewScryptIdentity(passphrase)
-	if err != nil {
-		return nil, err
+	plain, err := age.Decrypt(r, identities...)
+	if errors.As(err, new(*age.NoIdentityMatchError)) {
+		return nil, fmt.Errorf("%w: %v", ErrEncrypted, err)
 	}
-	plain, err := age.Decrypt(r, identity)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrPassphrase, err)
+		return nil, damaged("%v", err)
 	}
 	return plain, nil
 }
@@ -261,8 +303,8 @@ func opened(r io.Reader, passphrase string) (io.Reader, error) {
 // ageMagic begins every encrypted file.
 const ageMagic = "age-encryption.org/v1"
 
-// ErrPassphrase is wrapped where a backup is encrypted and the passphrase is missing or another.
-var ErrPassphrase = errors.New("the backup is encrypted, and the passphrase is missing or wrong")
+// ErrEncrypted is wrapped where a backup is encrypted, and what opens it is missing or another.
+var ErrEncrypted = errors.New("the backup is encrypted, and the passphrase or identity is missing or wrong")
 
 func readHeader(name string, r io.Reader, header *Header, begin func(Header) error) error {
 	if name != headerName {
@@ -271,8 +313,8 @@ func readHeader(name string, r io.Reader, header *Header, begin func(Header) err
 	if err := readJSON(r, maxHeader, header); err != nil {
 		return err
 	}
-	if header.Format != format {
-		return fmt.Errorf("the backup has format %d, this program reads %d: use the version of Towpath that wrote it", header.Format, format)
+	if header.Format < 1 || header.Format > format {
+		return fmt.Errorf("the backup has format %d, this program reads 1 to %d: use the version of Towpath that wrote it", header.Format, format)
 	}
 	return begin(*header)
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -16,8 +17,11 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"filippo.io/age"
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/identity"
@@ -135,17 +139,116 @@ func restored(t *testing.T, data string) []ledger.Record {
 	return records(t, c)
 }
 
+func passphrase(t *testing.T, text string) age.Recipient {
+	t.Helper()
+	r, err := age.NewScryptRecipient(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.SetWorkFactor(10)
+	return r
+}
+
+func opener(t *testing.T, text string) []age.Identity {
+	t.Helper()
+	i, err := age.NewScryptIdentity(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []age.Identity{i}
+}
+
+// What a crash left is removed; what another backup is writing is not.
+func TestWhatACrashLeft(t *testing.T) {
+	i := newInstallation(t, 3)
+	folder := t.TempDir()
+	left, used := filepath.Join(folder, ".towpath-backup-1"), filepath.Join(folder, ".towpath-backup-2")
+	for _, name := range []string{left, used} {
+		if err := os.WriteFile(name, []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held := open(t, used)
+	if err := syscall.Flock(int(held.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := backup.Save(t.Context(), i.source(), filepath.Join(folder, "backup")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(left); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what a crash left: %v", err)
+	}
+	if _, err := os.Stat(used); err != nil {
+		t.Errorf("what another writes: %v", err)
+	}
+}
+
+// While a backup is written there is nothing beside it, and a stream of many pieces comes back as it was. A backup for a
+// public key is opened by the private one alone.
+func TestNothingIsSpooled(t *testing.T) {
+	i := newInstallation(t, 3)
+	big := bytes.Repeat([]byte("a line of output\n"), 20_000)
+	for n := range 30 {
+		if _, err := i.Client("gateway").Bucket(events.BucketConfig).Put(t.Context(), fmt.Sprintf("dev.app.KEY%d", n), big); err != nil {
+			t.Fatal(err)
+		}
+	}
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	source := i.source()
+	source.Recipients = []age.Recipient{identity.Recipient()}
+	source.Progress = func(string, int64) {
+		if entries, err := os.ReadDir(folder); err != nil || len(entries) != 1 {
+			t.Errorf("there are %v (%v)", entries, err)
+		}
+	}
+	file := filepath.Join(folder, "backup")
+	result, err := backup.Save(t.Context(), source, file)
+	if err != nil || !result.Encrypted {
+		t.Fatalf("%+v, %v", result, err)
+	}
+	data := filepath.Join(t.TempDir(), "data")
+	target := backup.Target{Data: data, Identities: opener(t, "x"), Force: true}
+	if _, err := backup.Restore(t.Context(), open(t, file), target); !errors.Is(err, backup.ErrEncrypted) {
+		t.Errorf("with a passphrase: %v", err)
+	}
+	target.Identities = []age.Identity{identity}
+	if _, err := backup.Restore(t.Context(), open(t, file), target); err != nil {
+		t.Fatal(err)
+	}
+	keys := filepath.Join(data, "keys")
+	server, err := bus.Start(bus.Config{StoreDir: filepath.Join(data, "nats"), Keys: keys})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Shutdown()
+	c, err := ledger.Connect(t.Context(), ledger.Options{InProcess: server, Service: "gateway", Keys: keys})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if value, _, err := c.Bucket(events.BucketConfig).Get(t.Context(), "dev.app.KEY29"); err != nil || !bytes.Equal(value, big) {
+		t.Errorf("%d bytes came back, %v", len(value), err)
+	}
+}
+
 func TestABackupComesBack(t *testing.T) {
 	i := newInstallation(t, 40)
 	before := records(t, i.Client("gateway"))
 	source := i.source()
-	source.Passphrase = "correct horse"
+	source.Recipients = []age.Recipient{passphrase(t, "correct horse")}
 	file := i.save(source)
+	if text, err := os.ReadFile(file); err != nil || bytes.Contains(text, []byte("keys/")) {
+		t.Errorf("it is not encrypted (%v)", err)
+	}
 	data := filepath.Join(t.TempDir(), "data")
-	if _, err := backup.Restore(t.Context(), open(t, file), backup.Target{Data: data, Passphrase: "wrong"}); !errors.Is(err, backup.ErrPassphrase) {
+	if _, err := backup.Restore(t.Context(), open(t, file), backup.Target{Data: data, Identities: opener(t, "wrong")}); !errors.Is(err, backup.ErrEncrypted) {
 		t.Errorf("with a wrong passphrase: %v", err)
 	}
-	done, err := backup.Restore(t.Context(), open(t, file), backup.Target{Data: data, Passphrase: "correct horse", Force: true, Reason: "a test"})
+	done, err := backup.Restore(t.Context(), open(t, file), backup.Target{Data: data, Identities: opener(t, "correct horse"), Force: true, Reason: "a test"})
 	if err != nil || done.Events != 40 || done.Record != 41 || done.Against != "" {
 		t.Fatalf("%+v, %v", done, err)
 	}
@@ -165,7 +268,7 @@ func TestABackupComesBack(t *testing.T) {
 			t.Errorf("%s: %v, want it there %v", name, err, want)
 		}
 	}
-	if _, err := backup.Restore(t.Context(), open(t, file), backup.Target{Data: data, Passphrase: "correct horse"}); !errors.Is(err, backup.ErrInUse) {
+	if _, err := backup.Restore(t.Context(), open(t, file), backup.Target{Data: data, Identities: opener(t, "correct horse")}); !errors.Is(err, backup.ErrInUse) {
 		t.Errorf("over what is there: %v", err)
 	}
 }

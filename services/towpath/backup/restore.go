@@ -10,8 +10,11 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
+
+	"filippo.io/age"
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger"
@@ -27,8 +30,9 @@ type Target struct {
 	// URL is a bus elsewhere that gets the streams; empty: `towpath up` finds them in Data.
 	URL string
 	// Keys are the keys of the installation, where the backup holds none.
-	Keys       string
-	Passphrase string
+	Keys string
+	// Identities open a backup that is encrypted: a passphrase (age.NewScryptIdentity) or private keys.
+	Identities []age.Identity
 	// Checkpoint is the newest checkpoint that was kept outside the installation, as `towpath audit checkpoint --output` or a
 	// witness keeps it; empty: the witness is asked.
 	Checkpoint string
@@ -70,8 +74,8 @@ func Restore(ctx context.Context, backup io.Reader, t Target) (Restored, error) 
 		return fail(err)
 	}
 	defer os.RemoveAll(folder)
-	r := &restorer{Target: t, folder: folder}
-	header, manifest, err := read(backup, t.Passphrase, r.begin, r.place)
+	r := &restorer{Target: t, folder: folder, pieces: map[string]int{}}
+	header, manifest, err := read(backup, t.Identities, r.begin, r.place)
 	if err != nil {
 		return fail(err)
 	}
@@ -79,7 +83,7 @@ func Restore(ctx context.Context, backup io.Reader, t Target) (Restored, error) 
 	if err := r.bus(ctx, header, manifest, &done); err != nil {
 		return fail(err)
 	}
-	if err := errors.Join(os.RemoveAll(filepath.Join(folder, "streams")), r.settle()); err != nil {
+	if err := errors.Join(os.RemoveAll(filepath.Join(folder, streamsFolder)), r.settle()); err != nil {
 		return fail(err)
 	}
 	if err := empty(t.Data); err != nil {
@@ -110,7 +114,11 @@ type restorer struct {
 	Target
 	folder string
 	bytes  int64
+	pieces map[string]int // of each stream, so far
 }
+
+// streamsFolder holds the streams, in a backup and while it is brought back.
+const streamsFolder = "streams"
 
 func (r *restorer) keys() string { return filepath.Join(r.folder, "keys") }
 
@@ -127,9 +135,19 @@ func (r *restorer) begin(h Header) error {
 func (r *restorer) place(name string, content io.Reader) error {
 	top, _, _ := strings.Cut(name, "/")
 	switch top {
-	case "streams", "registry", "git", "keys", "files":
+	case streamsFolder, "registry", "git", "keys", "files":
 	default:
 		return damaged("it holds %.200q", name)
+	}
+	flags := os.O_WRONLY | os.O_CREATE | os.O_EXCL
+	if stream, number := path.Split(name); top == streamsFolder && strings.Count(name, "/") == 2 {
+		name = path.Clean(stream)
+		if number != strconv.Itoa(r.pieces[name]) {
+			return damaged("piece %.100q follows piece %d of %s", number, r.pieces[name]-1, name)
+		}
+		if r.pieces[name]++; r.pieces[name] > 1 {
+			flags = os.O_WRONLY | os.O_APPEND
+		}
 	}
 	if top == "files" {
 		name = strings.TrimPrefix(name, "files/")
@@ -138,7 +156,7 @@ func (r *restorer) place(name string, content io.Reader) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.OpenFile(to, flags, 0o600)
 	if err != nil {
 		return err
 	}
@@ -217,7 +235,7 @@ func (r *restorer) streams(ctx context.Context, operator *ledger.Client, manifes
 		if saved.Name != path.Base(saved.Name) {
 			return damaged("a stream is called %.100q", saved.Name)
 		}
-		f, err := os.Open(filepath.Join(r.folder, "streams", saved.Name))
+		f, err := os.Open(filepath.Join(r.folder, streamsFolder, saved.Name))
 		if err != nil {
 			return damaged("stream %s is missing", saved.Name)
 		}

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -14,10 +13,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
+	"filippo.io/age"
+
 	"towpath.dev/pkg/ledger"
-	"towpath.dev/pkg/wholefile"
 )
 
 // Source is what is backed up. A folder that is empty is left out.
@@ -27,30 +28,73 @@ type Source struct {
 	Repositories string         // the gateway's folder of git repositories
 	Keys         string
 	Files        map[string]string // name in the backup → file; those that are not there are left out
-	// Passphrase encrypts the backup; empty: it is not.
-	Passphrase string
+	// Recipients can read the backup: a passphrase (age.NewScryptRecipient, alone) or public keys. None: it is in clear.
+	Recipients []age.Recipient
 	// Progress, where not nil, is told what is copied and how many bytes there are so far.
 	Progress func(what string, bytes int64)
 }
 
 // Result is what a backup holds.
 type Result struct {
-	Header  Header   `json:"backup"`
-	Events  uint64   `json:"events"`
-	Files   int      `json:"files"`
-	Bytes   int64    `json:"bytes"`
-	Damaged []string `json:"damaged,omitempty"` // blobs of the registry that are not what their names say
+	Header Header `json:"backup"`
+	Events uint64 `json:"events"`
+	Files  int    `json:"files"`
+	Bytes  int64  `json:"bytes"`
+	// Encrypted says that nobody reads it without the passphrase or a recipient's identity.
+	Encrypted bool     `json:"encrypted"`
+	Damaged   []string `json:"damaged,omitempty"` // blobs of the registry that are not what their names say
+}
+
+// unfinished are the names of backups that are not whole, in the folder of the backup.
+const unfinished = ".towpath-backup-*"
+
+// clean removes what backups left that a crash ended. One that is being written is locked.
+func clean(folder string) error {
+	names, err := filepath.Glob(filepath.Join(folder, unfinished))
+	for _, name := range names {
+		f, openErr := os.Open(name)
+		if openErr != nil {
+			continue // it was finished just now
+		}
+		if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+			err = errors.Join(err, os.Remove(name))
+		}
+		f.Close()
+	}
+	return err
 }
 
 // Save writes a backup to a file, mode 0600, which appears when it is whole and never before. What runs meanwhile runs on.
+// It does so under a name of its own and not by wholefile, so that the next backup knows what a crash left of this one.
 func Save(ctx context.Context, s Source, file string) (Result, error) {
-	var result Result
-	err := wholefile.Make(file, 0o600, func(out *os.File) (err error) {
-		result, err = s.write(ctx, out)
-		return err
-	})
+	fail := func(err error) (Result, error) { return Result{}, fmt.Errorf("backing up to %s: %w", file, err) }
+	if err := clean(filepath.Dir(file)); err != nil {
+		return fail(err)
+	}
+	out, err := os.CreateTemp(filepath.Dir(file), unfinished) // mode 0600
 	if err != nil {
-		return Result{}, fmt.Errorf("backing up: %w", err)
+		return fail(err)
+	}
+	defer os.Remove(out.Name())
+	defer out.Close()
+	if err := syscall.Flock(int(out.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return fail(err)
+	}
+	result, err := s.write(ctx, out)
+	if err == nil {
+		err = out.Sync()
+	}
+	if err = errors.Join(err, out.Close()); err == nil {
+		err = os.Rename(out.Name(), file)
+	}
+	if err != nil {
+		return fail(err)
+	}
+	if folder, err := os.Open(filepath.Dir(file)); err == nil {
+		err = folder.Sync()
+		if err := errors.Join(err, folder.Close()); err != nil {
+			return fail(err)
+		}
 	}
 	return result, nil
 }
@@ -67,7 +111,7 @@ func (s Source) write(ctx context.Context, out *os.File) (Result, error) {
 	now := time.Now().UTC().Truncate(time.Second)
 	b := &saver{Source: s}
 	var err error
-	if b.writer, err = newWriter(out, s.Passphrase, now, b.count); err != nil {
+	if b.writer, err = newWriter(out, s.Recipients, now, b.count); err != nil {
 		return b.result, err
 	}
 	b.doing = "ledger"
@@ -84,7 +128,7 @@ func (s Source) write(ctx context.Context, out *os.File) (Result, error) {
 	// The ledger is the first of the streams: see the package's comment.
 	for _, name := range s.Ledger.Streams() {
 		b.doing = strings.ToLower(name)
-		if err := b.stream(ctx, name, filepath.Dir(out.Name())); err != nil {
+		if err := b.stream(ctx, name); err != nil {
 			return b.result, err
 		}
 	}
@@ -93,6 +137,7 @@ func (s Source) write(ctx context.Context, out *os.File) (Result, error) {
 			return b.result, err
 		}
 	}
+	b.result.Encrypted = len(s.Recipients) > 0
 	b.manifest.Damaged, b.result.Files = b.result.Damaged, len(b.manifest.Files)
 	return b.result, b.close()
 }
@@ -118,24 +163,12 @@ func (b *saver) head(ctx context.Context) (Head, string, error) {
 	return c.head(), id, err
 }
 
-// stream copies a stream by way of a file, since its size has to be known first.
-func (b *saver) stream(ctx context.Context, name, folder string) error {
-	spool, err := os.CreateTemp(folder, ".towpath-stream-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(spool.Name())
-	defer spool.Close()
-	saved, err := b.Ledger.SaveStream(ctx, name, spool)
-	if err != nil {
-		return err
-	}
-	size, err := spool.Seek(0, io.SeekCurrent)
+// stream copies a stream.
+func (b *saver) stream(ctx context.Context, name string) error {
+	to := &pieces{to: b.writer, name: path.Join(streamsFolder, name)}
+	saved, err := b.Ledger.SaveStream(ctx, name, to)
 	if err == nil {
-		_, err = spool.Seek(0, io.SeekStart)
-	}
-	if err == nil {
-		_, err = b.add(path.Join("streams", name), size, spool)
+		err = to.close()
 	}
 	b.manifest.Streams = append(b.manifest.Streams, saved)
 	return err

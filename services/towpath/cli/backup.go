@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"filippo.io/age"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
@@ -29,21 +30,25 @@ const passphraseVariable = "TOWPATH_PASSPHRASE"
 const patientBus = 30 * time.Second
 
 func (p *program) backupCommand() *cobra.Command {
-	var noKeys, encrypt, asJSON bool
-	var url, keys, repositories, registry string
+	var noKeys, clear, asJSON bool
+	var url, keys, repositories, registry, passphraseFile string
+	var recipients []string
 	c := &cobra.Command{
 		Use: "backup FILE | FOLDER", Short: "Copy the whole installation into one file, while it runs",
 		Long: `Copy the whole installation into one file, while it runs: the ledger with its sequences and times,
 settings, secrets (encrypted, as they are kept), actors, the output of stages, images, repositories,
-platform.yaml and the keys. Whoever has the file has the keys: it gets mode 0600; --no-keys leaves them
-out, and --encrypt asks for a passphrase (or takes it from ` + passphraseVariable + `).
+platform.yaml and the keys. Whoever can read a backup with keys can act as any service, so it is encrypted (age):
+for a passphrase, which is asked for, or taken from --passphrase-file or ` + passphraseVariable + `; or for those
+whose public keys --recipient names (age-keygen makes such keys), which needs no secret on this machine.
+--no-keys leaves the keys out; --keys-in-clear writes them into a file that nothing but its mode, 0600, protects.
 
 It appears when it is whole, and never before. ` + "`towpath restore`" + ` checks every byte.
 
 Where services run apart, --bus, --keys, --repositories (the gateway's folder git) and --registry (the
 registry's folder, where it is on this machine) say what to copy; a registry elsewhere has its own backup,
 to be taken after this one.`,
-		Example: examples("towpath backup /backups/", "towpath backup monday.towpath --encrypt",
+		Example: examples("towpath backup /backups/", "towpath backup monday.towpath --recipient age1…",
+			"towpath backup /backups/ --passphrase-file /etc/towpath/backup.passphrase",
 			"towpath backup /backups/ --bus nats://bus:4222 --keys /etc/towpath/keys --repositories /var/lib/towpath/git"),
 		Args: arguments(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -62,16 +67,16 @@ to be taken after this one.`,
 				delete(source.Files, "files/"+client.TokenFile)
 			}
 			var err error
-			if encrypt {
-				if source.Passphrase, err = p.passphrase("Passphrase of the backup: "); err != nil {
-					return err
-				}
+			if source.Recipients, err = p.recipients(recipients, passphraseFile, clear, source.Keys != ""); err != nil {
+				return err
 			}
 			return p.backup(c.Context(), source, open, backupFile(args[0]), asJSON)
 		},
 	}
 	c.Flags().BoolVar(&noKeys, "no-keys", false, "leave the keys and the first user's token out")
-	c.Flags().BoolVar(&encrypt, "encrypt", false, "encrypt the backup with a passphrase (age)")
+	c.Flags().StringArrayVar(&recipients, "recipient", nil, "age public `key` of who can read it, or a file with such keys")
+	c.Flags().StringVar(&passphraseFile, "passphrase-file", "", "`file` whose first line is the passphrase")
+	c.Flags().BoolVar(&clear, "keys-in-clear", false, "do not encrypt it")
 	c.Flags().StringVar(&url, "bus", "", "URL of a bus elsewhere")
 	c.Flags().StringVar(&keys, "keys", "", "folder of the keys, with --bus")
 	c.Flags().StringVar(&repositories, "repositories", "", "folder of the gateway's repositories, with --bus")
@@ -134,8 +139,10 @@ func (p *program) backup(ctx context.Context, source backup.Source, open func(co
 	} else {
 		p.say("%s holds %d events and %d files, %s", screen.Line(file), result.Events, result.Files, size(result.Bytes))
 		switch {
-		case result.Header.Keys && source.Passphrase == "":
-			p.say("It holds the keys: whoever can read it can act as any service. Its mode is 0600; keep it so.")
+		case result.Header.Keys && !result.Encrypted:
+			p.say("It holds the keys, in clear: whoever can read it can act as any service. Its mode is 0600; keep it so.")
+		case result.Header.Keys:
+			p.say("It holds the keys, and is encrypted: keep what opens it elsewhere than on this machine.")
 		case !result.Header.Keys:
 			p.say("It holds no keys: keep those of the installation elsewhere, a restore needs them.")
 		}
@@ -186,14 +193,95 @@ func (c *copying) end() {
 	}
 }
 
-// passphrase is that of the environment, or is asked for on the terminal.
-func (p *program) passphrase(prompt string) (string, error) {
+// recipients are those who can read a backup: a passphrase or public keys. None, for one in clear.
+func (p *program) recipients(named []string, passphraseFile string, clear, keys bool) ([]age.Recipient, error) {
+	if clear && (len(named) > 0 || passphraseFile != "") || len(named) > 0 && passphraseFile != "" {
+		return nil, usage("a backup is for a passphrase, for recipients, or in clear: name one")
+	}
+	var all []age.Recipient
+	for _, one := range named {
+		text := one
+		if data, err := os.ReadFile(one); err == nil {
+			text = string(data)
+		}
+		found, err := age.ParseRecipients(strings.NewReader(text))
+		if err != nil {
+			return nil, usage("--recipient %.60q: %v", one, err)
+		}
+		all = append(all, found...)
+	}
+	given := passphraseFile != "" || os.Getenv(passphraseVariable) != ""
+	if len(all) > 0 || clear || !keys && !given {
+		return all, nil
+	}
+	text, err := p.passphrase(passphraseFile, "Passphrase of the backup: ", true)
+	if err != nil {
+		return nil, err
+	}
+	one, err := age.NewScryptRecipient(text)
+	return []age.Recipient{one}, err
+}
+
+// identities open an encrypted backup: private keys, or a passphrase that need not be asked for.
+func (p *program) identities(identityFile, passphraseFile string) ([]age.Identity, error) {
+	if identityFile != "" {
+		f, err := os.Open(identityFile)
+		if err != nil {
+			return nil, fmt.Errorf("reading the identity: %w", err)
+		}
+		defer f.Close()
+		all, err := age.ParseIdentities(f)
+		if err != nil {
+			return nil, fmt.Errorf("reading the identity %s: %w", identityFile, err)
+		}
+		return all, nil
+	}
+	if passphraseFile == "" && os.Getenv(passphraseVariable) == "" {
+		return nil, nil
+	}
+	return p.secretIdentity(passphraseFile)
+}
+
+func (p *program) secretIdentity(passphraseFile string) ([]age.Identity, error) {
+	text, err := p.passphrase(passphraseFile, "Passphrase of the backup: ", false)
+	if err != nil {
+		return nil, err
+	}
+	one, err := age.NewScryptIdentity(text)
+	return []age.Identity{one}, err
+}
+
+// passphrase is that of the file or of the environment, or is asked for on the terminal: twice where nothing would tell that
+// it was mistyped.
+func (p *program) passphrase(file, prompt string, twice bool) (string, error) {
+	if file != "" {
+		data, err := os.ReadFile(file)
+		text, _, _ := strings.Cut(string(data), "\n")
+		if text = strings.TrimSuffix(text, "\r"); err == nil && text == "" {
+			err = errors.New("its first line is empty")
+		}
+		if err != nil {
+			return "", fmt.Errorf("reading the passphrase from %s: %w", file, err)
+		}
+		return text, nil
+	}
 	if text := os.Getenv(passphraseVariable); text != "" {
 		return text, nil
 	}
 	if !term.IsTerminal(int(p.in.Fd())) {
-		return "", usage("there is no terminal to ask for the passphrase: set %s", passphraseVariable)
+		return "", usage("there is no terminal to ask for the passphrase: give --passphrase-file, set %s, or, for a backup, name --recipient or --keys-in-clear", passphraseVariable)
 	}
+	text, err := p.asked(prompt)
+	if err == nil && twice {
+		var again string
+		if again, err = p.asked("Once more: "); err == nil && again != text {
+			err = usage("the two are not the same")
+		}
+	}
+	return text, err
+}
+
+func (p *program) asked(prompt string) (string, error) {
 	fmt.Fprint(p.err.Out, prompt)
 	text, err := term.ReadPassword(int(p.in.Fd()))
 	fmt.Fprintln(p.err.Out)
@@ -205,7 +293,7 @@ func (p *program) passphrase(prompt string) (string, error) {
 
 func (p *program) restoreCommand() *cobra.Command {
 	var t backup.Target
-	var url, checkpoint string
+	var url, checkpoint, identityFile, passphraseFile string
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "restore FILE --data FOLDER", Short: "Bring an installation back from a backup",
@@ -243,11 +331,16 @@ the data folder, from which they are moved to where their services look.`,
 			if t.Witness.Key, err = witnessKey(t.Witness.Key); err != nil {
 				return err
 			}
+			if t.Identities, err = p.identities(identityFile, passphraseFile); err != nil {
+				return err
+			}
 			t.URL = url
 			return p.restore(c.Context(), args[0], t, asJSON)
 		},
 	}
 	c.Flags().StringVar(&t.Keys, "keys", "", "folder of the installation's keys, where the backup holds none")
+	c.Flags().StringVar(&identityFile, "identity", "", "`file` with the age private key of a recipient of the backup")
+	c.Flags().StringVar(&passphraseFile, "passphrase-file", "", "`file` whose first line is the passphrase (default: "+passphraseVariable+", or it is asked for)")
 	c.Flags().StringVar(&checkpoint, "checkpoint", "", "`file` with the newest checkpoint that was kept elsewhere")
 	c.Flags().StringVar(&t.Witness.URL, "witness", "", "`URL` of the witness to ask (default: as the backup's platform.yaml says)")
 	c.Flags().StringVar(&t.Witness.Key, "witness-key", "", "`key` of the witness, or a file that holds it")
@@ -264,12 +357,11 @@ func (p *program) restore(ctx context.Context, name string, t backup.Target, asJ
 		return fmt.Errorf("opening the backup: %w", err)
 	}
 	defer file.Close()
-	t.Passphrase = os.Getenv(passphraseVariable)
 	progress := p.copying()
 	t.Progress = progress.show
 	done, err := backup.Restore(ctx, file, t)
-	if errors.Is(err, backup.ErrPassphrase) && t.Passphrase == "" && term.IsTerminal(int(p.in.Fd())) {
-		if t.Passphrase, err = p.passphrase("Passphrase of the backup: "); err != nil {
+	if errors.Is(err, backup.ErrEncrypted) && len(t.Identities) == 0 && term.IsTerminal(int(p.in.Fd())) {
+		if t.Identities, err = p.secretIdentity(""); err != nil {
 			return err
 		}
 		if _, err = file.Seek(0, 0); err != nil {
@@ -317,8 +409,8 @@ func restoreError(name string, t backup.Target, err error) error {
 		e.Do = "take another backup; nothing was changed"
 	case errors.Is(err, backup.ErrInUse):
 		e.Do = "give another folder with --data; nothing was changed"
-	case errors.Is(err, backup.ErrPassphrase):
-		e.Why, e.Do = backup.ErrPassphrase.Error(), "set "+passphraseVariable
+	case errors.Is(err, backup.ErrEncrypted):
+		e.Why, e.Do = backup.ErrEncrypted.Error(), "give --passphrase-file or set "+passphraseVariable+"; or give a recipient's --identity"
 	default:
 		return err
 	}
