@@ -25,9 +25,10 @@ func open(m ledger.Stored, trust *identity.Trust) (ledger.Record, error) {
 	if err == nil {
 		return r, nil
 	}
-	subject, unread := events.ParseSubject(m.Subject)
-	if unread != nil {
-		return r, err
+	subject, nameless := events.ParseSubject(m.Subject)
+	unread := errors.As(err, new(*events.UnknownTypeError)) || errors.Is(err, events.ErrMalformed)
+	if nameless != nil || !unread {
+		return r, err // what its writer had no right to write is no event, whoever reads it
 	}
 	if writer, wrong := trust.VerifyAt(m.Subject, m.Body, m.Signature, m.Time); wrong != nil || writer != string(subject.Writer) {
 		return r, err
