@@ -2,6 +2,7 @@ package settings
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,7 +19,7 @@ import (
 type Archived struct {
 	Provider
 	bucket *ledger.Bucket
-	kept   sync.Map // of what is known to be in the bucket, by key
+	kept   sync.Map // SHA-256 ([32]byte) of what is known to be in the bucket, by key
 }
 
 // NewArchived returns the provider with an archive. It does no IO.
@@ -53,16 +54,24 @@ func (a *Archived) GetAt(ctx context.Context, p Place, version uint64) (string, 
 	return a.Provider.GetAt(ctx, p, version)
 }
 
+// keep archives a value. A version that had another one says that the provider counts anew: pins would lead to the
+// values of before.
 func (a *Archived) keep(ctx context.Context, p Place, value string, version uint64) error {
-	key := archiveKey(p, version)
-	if _, known := a.kept.Load(key); known {
+	key, sum := archiveKey(p, version), sha256.Sum256([]byte(value))
+	if known, ok := a.kept.Load(key); ok && known == sum {
 		return nil
 	}
 	_, err := a.bucket.Create(ctx, key, []byte(value))
-	if err != nil && !errors.Is(err, fs.ErrExist) {
+	if errors.Is(err, fs.ErrExist) {
+		var present []byte
+		if present, _, err = a.bucket.Get(ctx, key); err == nil && string(present) != value {
+			err = errors.New("that version had another value: its versions were counted anew, as after a loss of its data; set the key again until its version is a new one")
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("archiving version %d: %w", version, err)
 	}
-	a.kept.Store(key, true)
+	a.kept.Store(key, sum)
 	return nil
 }
 
