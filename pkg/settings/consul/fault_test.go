@@ -152,6 +152,11 @@ func TestRightsThatAreMissing(t *testing.T) {
 	anonymous := provider(t, policy.Consul{Address: agent.URL})
 	all(t, anonymous, "it refuses the anonymous token")
 
+	agent.Put("config/qa/hello/HIDDEN", "x")
+	agent.Allow("promote", `key_prefix "" { policy = "deny" } key "config/qa/hello/GREETING" { policy = "read" } key_prefix "config/qa/hello/TOWPATH_" { policy = "read" }`)
+	recovers(t, p, "hello")
+	unavailable(t, "listing some and not others", func() error { _, err := p.List(t.Context(), "qa", "hello"); return err }, "it hides keys")
+
 	agent.Allow("promote", `key_prefix "config/qa/" { policy = "read" }`)
 	recovers(t, p, "hello")
 	unavailable(t, "writing with the right to read", func() error { _, err := p.Set(t.Context(), greeting, "x", nil); return err }, "it refuses")
