@@ -128,13 +128,16 @@ func (c *Client) once(ctx context.Context, what string, request func(ctx context
 }
 
 func (c *Client) within(ctx context.Context, bound time.Duration, what string, request func(ctx context.Context) error) error {
+	if deadline, ok := ctx.Deadline(); ok {
+		bound = min(bound, time.Until(deadline).Round(time.Second/10))
+	}
 	bounded, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
 	err := request(bounded)
 	switch {
 	case err == nil, errors.Is(err, settings.ErrChanged):
 		return err
-	case ctx.Err() != nil:
+	case errors.Is(ctx.Err(), context.Canceled):
 		return fmt.Errorf("%s: %s: %w", c.store, what, context.Cause(ctx))
 	case errors.Is(err, context.DeadlineExceeded) && c.leaderless(ctx):
 		return c.away(what, "it has no leader", doLeader, err)
