@@ -5,7 +5,6 @@
 package events
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -184,54 +183,6 @@ func (e *UnknownTypeError) Error() string {
 
 // Unwrap returns ErrUnknownType.
 func (e *UnknownTypeError) Unwrap() error { return ErrUnknownType }
-
-// Decode reads CDEvents JSON. The error wraps ErrMalformed or ErrUnknownType. Properties that this
-// build does not know are passed over.
-func Decode(body []byte) (Event, error) {
-	var w wireEvent
-	d := json.NewDecoder(bytes.NewReader(body))
-	if err := d.Decode(&w); err != nil {
-		return Event{}, fmt.Errorf("%w: %v", ErrMalformed, err)
-	}
-	if _, err := d.Token(); err == nil {
-		return Event{}, fmt.Errorf("%w: something follows the JSON object", ErrMalformed)
-	}
-	newBody, ok := bodies[w.Context.Type]
-	if !ok {
-		if w.Context.Type == "" {
-			return Event{}, fmt.Errorf("%w: context.type is missing", ErrMalformed)
-		}
-		return Event{}, &UnknownTypeError{Type: w.Context.Type}
-	}
-	switch w.Context.SpecVersion {
-	case SpecVersion:
-	case "":
-		return Event{}, fmt.Errorf("%w: context.specversion is missing", ErrMalformed)
-	default:
-		return Event{}, &UnknownTypeError{Type: w.Context.Type, SpecVersion: w.Context.SpecVersion}
-	}
-	at, err := time.Parse(time.RFC3339Nano, w.Context.Timestamp)
-	if err != nil {
-		return Event{}, fmt.Errorf("%w: timestamp: %v", ErrMalformed, err)
-	}
-	if w.Context.ID == "" || w.Subject.ID == "" || w.Context.Source == "" || w.Subject.Content == nil {
-		return Event{}, fmt.Errorf("%w: context.id, context.source, subject.id and subject.content are required", ErrMalformed)
-	}
-	b := newBody()
-	if err := json.Unmarshal(w.Subject.Content, b); err != nil {
-		return Event{}, fmt.Errorf("%w: content of %s: %v", ErrMalformed, w.Context.Type, err)
-	}
-	if c := b.custom(); c != nil && w.CustomData != nil {
-		if err := json.Unmarshal(w.CustomData, c); err != nil {
-			return Event{}, fmt.Errorf("%w: customData of %s: %v", ErrMalformed, w.Context.Type, err)
-		}
-	}
-	b.setSubjectID(w.Subject.ID)
-	return Event{
-		ID: w.Context.ID, Source: w.Context.Source, Time: at.UTC(),
-		ChainID: w.Context.ChainID, Links: w.Context.Links, Body: b,
-	}, nil
-}
 
 // Headers returns the CloudEvents attributes of binary mode, which mirror the body: names in lower
 // case, values percent-encoded as the CloudEvents NATS binding asks.

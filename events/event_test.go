@@ -154,15 +154,13 @@ func TestCheckHeaders(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	goldens, _ := filepath.Glob("testdata/*.json")
-	for _, g := range goldens {
-		data, err := os.ReadFile(g)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(data)
+	for _, golden := range goldens(f) {
+		f.Add(golden)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
+		if wrong := same(data); wrong != "" {
+			t.Fatal(wrong)
+		}
 		e, err := Decode(data)
 		if err != nil {
 			if !errors.Is(err, ErrMalformed) && !errors.Is(err, ErrUnknownType) {

@@ -32,6 +32,7 @@ const epoch = 1
 // installation is a bus with an open door, in this process, as `towpath up` has them.
 type installation struct {
 	keys   string
+	trust  *identity.Trust // which the services share, as they do in one process
 	server *bus.Server
 	logger *slog.Logger
 	close  []func()
@@ -55,6 +56,10 @@ func (in *installation) open(ctx context.Context, folder string) error {
 	if err := identity.Init(in.keys); err != nil {
 		return err
 	}
+	var err error
+	if in.trust, err = identity.LoadTrust(filepath.Join(in.keys, identity.TrustFile)); err != nil {
+		return err
+	}
 	server, err := bus.Start(bus.Config{StoreDir: filepath.Join(folder, "nats"), Keys: in.keys, Epoch: epoch, Logger: in.logger})
 	if err != nil {
 		return err
@@ -70,7 +75,7 @@ func (in *installation) open(ctx context.Context, folder string) error {
 	}
 	serving, stop := context.WithCancel(context.Background())
 	ready, done := make(chan struct{}), make(chan error, 1)
-	d := &door.Door{Conn: client.Conn(), Trust: client.Trust(), Epoch: epoch, Logger: in.logger}
+	d := &door.Door{Conn: client.Conn(), Trust: in.trust, Epoch: epoch, Logger: in.logger}
 	go func() { done <- d.Serve(serving, func() { close(ready) }) }()
 	in.close = append(in.close, func() { stop(); <-done; client.Close() })
 	select {
@@ -93,7 +98,7 @@ func (in *installation) options(service events.Writer) ledger.Options {
 }
 
 func (in *installation) runtime(ctx context.Context, service events.Writer) (*worker.Runtime, error) {
-	return worker.Open(ctx, worker.Options{Service: string(service), InProcess: in.server, Keys: in.keys, Epoch: epoch, Logger: in.logger})
+	return worker.Open(ctx, worker.Options{Service: string(service), InProcess: in.server, Keys: in.keys, Trust: in.trust, Epoch: epoch, Logger: in.logger})
 }
 
 // runStart is the first event of a run of an app.

@@ -3,7 +3,7 @@
 //
 //	go run ./e2e/bench
 //
-// It builds towpath without the race detector first. It needs a Docker Engine for the whole run; -only handler,rebuild leaves that out. It exits 0 also where a
+// It builds towpath without the race detector first. It needs a Docker Engine for the whole run; -only handler,advance,cost,memory,rebuild leaves that out. It exits 0 also where a
 // target is missed: it is for measuring, and says which it was.
 package main
 
@@ -36,10 +36,16 @@ type options struct {
 	runs   int // how many whole runs, and as many scripted ones
 	events int // how many events for the ledger's parts
 	large  int // how many events a large ledger has
+	small  int // how many a small one has
+	// advanced is how many runs the workers with empty effects carry
+	advanced int
 }
 
 var measurements = []measurement{
 	{"handler", handlerLatency},
+	{"advance", advance},
+	{"cost", handlingCost},
+	{"memory", memory},
 	{"rebuild", rebuild},
 	{"run", wholeRun},
 }
@@ -49,7 +55,9 @@ func main() {
 	flag.IntVar(&o.runs, "runs", 5, "whole runs to carry to prod, after one that warms up")
 	flag.IntVar(&o.events, "events", 1000, "events to append for the handler's latency and cost")
 	flag.IntVar(&o.large, "large", 100_000, "events of a large ledger; half as many for the rebuild")
-	only := flag.String("only", "", "measure these `parts` only, with commas between them: handler, rebuild, run")
+	flag.IntVar(&o.small, "small", 1000, "events of a small ledger")
+	flag.IntVar(&o.advanced, "advanced", 200, "runs to carry with empty effects")
+	only := flag.String("only", "", "measure these `parts` only, with commas between them: handler, advance, cost, memory, rebuild, run")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -94,16 +94,6 @@ var allowed = map[Verb][]string{
 	Rebuild:      {RoleOperator},
 }
 
-// Verbs returns every verb, sorted.
-func Verbs() []Verb {
-	var all []Verb
-	for v := range allowed {
-		all = append(all, v)
-	}
-	slices.Sort(all)
-	return all
-}
-
 // personal are the verbs that carry a person's judgement: a bot may pass them on and never mean them
 // itself.
 var personal = []Verb{Approve, Deny}

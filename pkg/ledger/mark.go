@@ -217,21 +217,21 @@ func (f *follower) record(s stored) (Record, error) {
 	return readRecord(s)
 }
 
-// prefetch reads a batch while the one before is handled.
+// prefetch reads, verifies and decodes a batch while the one before is handled.
 type prefetch struct {
-	messages []stored
+	messages []opened
 	more     bool
 	err      error
 }
 
 // fetch reads the batch after a sequence.
 func (f *follower) fetch(ctx context.Context, after uint64) prefetch {
-	p := prefetch{messages: make([]stored, 0, batchMessages)}
-	p.more, p.err = f.client.batch(ctx, f.stream, directGet{Seq: after + 1}, func(s stored) error {
-		p.messages = append(p.messages, s)
+	messages := make([]stored, 0, batchMessages)
+	more, err := f.client.batch(ctx, f.stream, directGet{Seq: after + 1}, func(s stored) error {
+		messages = append(messages, s)
 		return nil
 	})
-	return p
+	return prefetch{f.open(messages), more, err}
 }
 
 // readBatch handles the next batch. The one after it is asked for meanwhile, where there is one.
@@ -251,7 +251,7 @@ func (f *follower) readBatch(ctx context.Context) (more bool, err error) {
 			go func(ahead chan<- prefetch) { ahead <- f.fetch(ctx, last) }(f.ahead)
 		}
 	}
-	for _, o := range f.open(p.messages) {
+	for _, o := range p.messages {
 		if f.upTo > 0 && o.seq > f.upTo {
 			return false, nil
 		}

@@ -21,9 +21,9 @@ type Message struct {
 	Failed int
 }
 
-// Handler acts on one message. What it returns settles the message: nil acknowledges it, Permanent
-// terminates it, RetryAfter has it delivered again after a while, any other error counts as a failed
-// attempt and has it delivered again with growing pauses. ctx outlives a shutdown by the consumer's
+// Handler acts on one message. What it returns settles the message: nil acknowledges it, also
+// where the handler has written an event that says why nothing can be done; RetryAfter has it delivered again
+// after a while; any other error counts as a failed attempt and has it delivered again with growing pauses. ctx outlives a shutdown by the consumer's
 // DrainTimeout.
 type Handler interface {
 	Handle(ctx context.Context, m Message) error

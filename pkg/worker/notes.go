@@ -58,7 +58,7 @@ func (n *notes) keepAsides(ctx context.Context) {
 		n.asides = nil
 		n.mu.Unlock()
 		for _, a := range asides {
-			if !known[a.Seq] && n.aside(ctx, ledger.NoteFollower, a) != nil {
+			if !known[a.Seq] && n.aside(ctx, a) != nil {
 				return // ctx ended
 			}
 		}
@@ -124,8 +124,8 @@ func (n *notes) wakes(r ledger.Record) string {
 }
 
 // aside keeps why a message was set aside. It tries until the bus has taken it or ctx ends.
-func (n *notes) aside(ctx context.Context, durable string, a ledger.Aside) error {
-	note := a.NoteOf(n.service(), durable, time.Now())
+func (n *notes) aside(ctx context.Context, a ledger.Aside) error {
+	note := a.NoteOf(n.service(), ledger.NoteFollower, time.Now())
 	for rest := 100 * time.Millisecond; ; rest = min(2*rest, 10*time.Second) {
 		err := n.keep(ctx, note)
 		if err == nil {

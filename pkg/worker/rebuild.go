@@ -55,9 +55,6 @@ type Report struct {
 	Error      string `json:"error,omitempty"` // why it could not be found out
 }
 
-// Same reports whether the check was made and all ways came to the same bytes.
-func (r Report) Same() bool { return r.Error == "" && r.Difference == "" }
-
 // StateAnswer answers a request about a service's state.
 type StateAnswer struct {
 	Process string  `json:"process"` // as in Report

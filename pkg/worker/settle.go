@@ -7,15 +7,6 @@ import (
 	"time"
 )
 
-// permanentError marks an error that no further try will mend.
-type permanentError struct{ error }
-
-func (e permanentError) Unwrap() error { return e.error }
-
-// Permanent marks err as one that trying again cannot mend: the message is terminated. The handler must
-// have written the event that says so.
-func Permanent(err error) error { return permanentError{err} }
-
 // retryError asks for the message again after a while.
 type retryError struct {
 	error
@@ -50,12 +41,9 @@ type settlement struct {
 // before. jitter is in [0, 1).
 func settle(err error, failures, maxAttempts int, jitter float64) settlement {
 	var again retryError
-	var permanent permanentError
 	switch {
 	case err == nil:
 		return settlement{verdict: ack}
-	case errors.As(err, &permanent):
-		return settlement{verdict: term}
 	case errors.Is(err, errEndsProcess):
 		return settlement{verdict: giveUp}
 	case errors.As(err, &again):

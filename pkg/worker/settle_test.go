@@ -23,8 +23,6 @@ func TestSettle(t *testing.T) {
 		"second failure":            {plain, 1, settlement{verdict: retry, delay: 500 * time.Millisecond, counts: true}},
 		"last failure":              {plain, 2, settlement{verdict: giveUp, counts: true}},
 		"a failure too many":        {plain, 9, settlement{verdict: giveUp, counts: true}},
-		"permanent":                 {Permanent(plain), 0, settlement{verdict: term}},
-		"permanent, wrapped":        {fmt.Errorf("building: %w", Permanent(plain)), 0, settlement{verdict: term}},
 		"wait":                      {RetryAfter(plain, time.Minute), 0, settlement{verdict: retry, delay: time.Minute}},
 		"wait, after many failures": {RetryAfter(plain, time.Minute), 9, settlement{verdict: retry, delay: time.Minute}},
 		"wait, wrapped":             {fmt.Errorf("vault: %w", RetryAfter(plain, 0)), 9, settlement{verdict: retry}},
@@ -34,7 +32,7 @@ func TestSettle(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}
 	}
-	if !errors.Is(Permanent(plain), plain) || !errors.Is(RetryAfter(plain, 0), plain) {
+	if !errors.Is(RetryAfter(plain, 0), plain) {
 		t.Error("the marked error is hidden")
 	}
 }

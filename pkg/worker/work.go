@@ -140,11 +140,17 @@ func (w *work) answer(m *nats.Msg, s settlement, err error) {
 	}
 }
 
-// setAside keeps why a message cannot be opened. Only when that is kept is it ended.
+// setAside keeps why a message cannot be opened. Only when that is kept is it ended; until then it comes again, and
+// its slot is free for others meanwhile.
 func (w *work) setAside(j job, err error) settlement {
 	w.rt.Logger.Error("message set aside", "durable", w.consumer.Durable, "seq", j.id, "err", err)
-	if j.aside.Seq > 0 && w.rt.notes.aside(w.ctx, w.consumer.Durable, j.aside) != nil {
-		return settlement{verdict: retry, delay: maxPause}
+	if j.aside.Seq == 0 {
+		return settlement{verdict: term}
+	}
+	if err := w.rt.notes.keep(w.ctx, j.aside.NoteOf(w.rt.notes.service(), w.consumer.Durable, time.Now())); err != nil {
+		s := settlement{verdict: retry, delay: backoff(j.delivered, jitter())}
+		w.rt.Logger.Warn("what was set aside could not be noted, to be tried again", "seq", j.id, "after", s.delay, "err", err)
+		return s
 	}
 	return settlement{verdict: term}
 }

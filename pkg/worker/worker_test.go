@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/ledgertest"
@@ -178,10 +180,9 @@ func TestWhatIsGivenUpIsTerminated(t *testing.T) {
 	}
 }
 
-func TestPermanentAndRetryAfter(t *testing.T) {
+func TestRetryAfter(t *testing.T) {
 	l := ledgertest.Start(t)
 	gateway, build := open(t, l, "gateway"), open(t, l, "build")
-	permanent := command(t, gateway)
 	waits := command(t, gateway)
 	var mu sync.Mutex
 	tries := map[uint64]int{}
@@ -192,10 +193,7 @@ func TestPermanentAndRetryAfter(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		tries[m.Record.Seq]++
-		switch {
-		case m.Record.Seq == permanent:
-			return worker.Permanent(errors.New("never"))
-		case tries[m.Record.Seq] < 5:
+		if tries[m.Record.Seq] < 5 {
 			return worker.RetryAfter(errors.New("sealed"), time.Millisecond)
 		}
 		return nil
@@ -203,7 +201,7 @@ func TestPermanentAndRetryAfter(t *testing.T) {
 	settled(t, build)
 	mu.Lock()
 	defer mu.Unlock()
-	if tries[permanent] != 1 || tries[waits] != 5 {
+	if tries[waits] != 5 {
 		t.Errorf("tries: %v", tries)
 	}
 }
@@ -231,6 +229,32 @@ func TestPoisonIsSetAside(t *testing.T) {
 	if len(seen) > 0 {
 		t.Errorf("handled %d as well", <-seen)
 	}
+}
+
+// TestPoisonThatCannotBeNotedHoldsNoSlot takes the bucket of such notes away: the one slot is free for the neighbour,
+// and why the message was set aside is kept once the bucket is back.
+func TestPoisonThatCannotBeNotedHoldsNoSlot(t *testing.T) {
+	l := ledgertest.Start(t)
+	gateway, build := open(t, l, "gateway"), open(t, l, "build")
+	if err := l.Client("operator").JetStream().DeleteStream(t.Context(), "KV_"+events.BucketAside); err != nil {
+		t.Fatal(err)
+	}
+	poison := nats.NewMsg("event.1.gateway._._._.command.received.poison._")
+	poison.Data = []byte("{}")
+	seq := pastTheDoor(t, l, poison)
+	want := command(t, gateway)
+	seen := make(chan uint64, 100)
+	consume(t, build, worker.Consumer{}, func(_ context.Context, m worker.Message) error { seen <- m.Record.Seq; return nil })
+	if got := receive(t, seen, "the neighbour"); got != want {
+		t.Errorf("handled %d, want %d alone", got, want)
+	}
+	if err := ledger.Provision(t.Context(), l.Options("operator")); err != nil {
+		t.Fatal(err)
+	}
+	settled(t, build)
+	noted(t, l, events.BucketAside, "build's of the poison", func(list []ledger.Note) bool {
+		return slices.ContainsFunc(list, func(n ledger.Note) bool { return n.Service == events.Build && n.Durable == "build" && n.Seq == seq })
+	})
 }
 
 func TestLongWorkIsNotGivenToAnother(t *testing.T) {

@@ -1,6 +1,8 @@
 package build
 
 import (
+	"slices"
+
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger/fold"
 )
@@ -71,7 +73,7 @@ func (d decision) overtaken(attempt int) bool {
 func woken(a *fold.App, e events.Event, run int) []int {
 	switch b := e.Body.(type) {
 	case *events.ChangeMerged:
-		for _, r := range a.Runs {
+		for _, r := range slices.Backward(a.Runs) { // most likely the last
 			if r.StartEvent == e.ID {
 				return []int{r.N}
 			}
@@ -94,7 +96,7 @@ func woken(a *fold.App, e events.Event, run int) []int {
 // waiting lists the runs that a hold has kept from being built, or that were begun when one ended.
 func waiting(a *fold.App) []int {
 	var all []int
-	for _, r := range a.Runs {
+	for r := range a.Open() {
 		if decide(a, r).action != rest {
 			all = append(all, r.N)
 		}

@@ -105,7 +105,7 @@ func TestDecideProperties(t *testing.T) {
 }
 
 func TestWoken(t *testing.T) {
-	a := &fold.App{Name: "hello", Runs: []*fold.Run{
+	a := &fold.App{Name: "hello", Unsettled: []int{2, 3, 4}, Runs: []*fold.Run{
 		{App: "hello", N: 1, StartEvent: "one", Build: fold.Stage{Status: fold.Done, Outcome: events.Success, Concluded: true}},
 		{App: "hello", N: 2, StartEvent: "two", Build: fold.Stage{Status: fold.Pending}},
 		{App: "hello", N: 3, StartEvent: "three", Build: fold.Stage{Status: fold.Running}},

@@ -37,7 +37,7 @@ func groupStuck(apps []*fold.App) (groups []events.StuckGroup, more int) {
 	}
 	var all []one
 	for _, app := range apps {
-		for _, run := range app.Runs {
+		for run := range app.Open() {
 			if app.StatusOf(run) != fold.Stuck {
 				continue
 			}

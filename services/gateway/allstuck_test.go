@@ -30,6 +30,7 @@ func newOutage(sizes ...int) *outage {
 			}
 			app := &fold.App{Name: events.Slug(fmt.Sprintf("app-%c-%d", 'a'+g, i))}
 			app.Runs = []*fold.Run{{App: app.Name, N: 1, Envs: []*fold.RunEnv{{Name: "qa", Promote: stage, Verify: fold.Stage{Attempt: 1, Status: fold.Pending}}}}}
+			app.Unsettled = []int{1}
 			o.apps[app.Name] = app
 			all = append(all, app)
 		}

@@ -83,12 +83,16 @@ func (Deploy) step() {}
 func (Switch) step() {}
 func (Clean) step()  {}
 
-// Environments are the environments where an app has runs or slots: those of its newest run in order, then
-// the others.
+// Environments are the environments where an app has slots or runs that are not settled: those of its newest run in
+// order, then the others.
 func Environments(a *fold.App) []events.Slug {
 	var all []events.Slug
-	for _, run := range slices.Backward(a.Runs) {
-		for _, env := range run.Envs {
+	open := a.Unsettled
+	if newest := len(a.Runs); newest > 0 && !slices.Contains(open, newest) {
+		open = append(slices.Clone(open), newest)
+	}
+	for _, n := range slices.Backward(open) {
+		for _, env := range a.Run(n).Envs {
 			if !slices.Contains(all, env.Name) {
 				all = append(all, env.Name)
 			}

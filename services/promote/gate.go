@@ -53,7 +53,7 @@ func (v view) candidates() []candidate {
 
 func (v view) findCandidates() []candidate {
 	var all []candidate
-	for _, run := range v.app.Runs {
+	for run := range v.app.Open() {
 		env := run.Env(v.name)
 		if env == nil || !arrived(run, env) {
 			continue
@@ -320,7 +320,10 @@ func (v view) queues(c candidate) (events.Waiting, bool) {
 	if c.run.Definition.OnNewer != pipeline.Queue || c.forced() > 0 {
 		return events.Waiting{}, false
 	}
-	for _, older := range v.app.Runs[:c.run.N-1] {
+	for older := range v.app.Open() {
+		if older.N >= c.run.N {
+			break
+		}
 		env := older.Env(v.name)
 		if env == nil || env.Verified || env.Promote.Ended() || older.Status().Ended() {
 			continue

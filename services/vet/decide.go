@@ -72,8 +72,10 @@ func woken(a *fold.App, e events.Event, run int) []int {
 		if run != 0 {
 			return []int{run}
 		}
-		if i := slices.IndexFunc(a.Runs, func(r *fold.Run) bool { return r.StartEvent == e.ID }); i >= 0 {
-			return []int{a.Runs[i].N}
+		for _, r := range slices.Backward(a.Runs) { // most likely the last
+			if r.StartEvent == e.ID {
+				return []int{r.N}
+			}
 		}
 	case *events.ReplayRequested:
 		return []int{run}
@@ -89,7 +91,7 @@ func woken(a *fold.App, e events.Event, run int) []int {
 // waiting lists the runs of which the present attempt has not ended and may go on.
 func waiting(a *fold.App) []int {
 	var all []int
-	for _, r := range a.Runs {
+	for r := range a.Open() {
 		if decide(a, r).action != rest {
 			all = append(all, r.N)
 		}

@@ -30,7 +30,7 @@ type due struct {
 // digest; a run without its policy is judged by otherwise.
 func decide(a *fold.App, policies map[string]policy.Policy, otherwise policy.Policy) []due {
 	var all []due
-	for _, run := range a.Runs {
+	for run := range a.Open() {
 		p, ok := policies[run.Policy]
 		if !ok {
 			p = otherwise

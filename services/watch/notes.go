@@ -1,7 +1,10 @@
 package watch
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
+	"time"
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger"
@@ -11,11 +14,36 @@ import (
 
 // What workers noted, and what the bus no longer delivers, put into the words of what decide finds due.
 
+// noteBound is how long one look waits for what workers noted, which is worth less than being in time.
+const noteBound = time.Second
+
+// noted is what the stages' workers noted of their tries, as one look finds it: it reads the notes of each worker at
+// most once, and only where a stage is overdue.
+type noted struct {
+	client *ledger.Client
+	logger *slog.Logger
+	left   time.Duration // of noteBound
+	by     map[events.Writer][]ledger.Note
+}
+
+func (n *noted) of(ctx context.Context, service events.Writer) []ledger.Note {
+	if notes, read := n.by[service]; read {
+		return notes
+	}
+	begin := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, n.left)
+	defer cancel()
+	notes, err := n.client.Notes(ctx, events.BucketTries, service)
+	if err != nil {
+		n.logger.Warn("tries at a stage are not known", "stage", service, "err", err)
+	}
+	n.left -= time.Since(begin)
+	n.by[service] = notes
+	return notes
+}
+
 // tried adds what the stage's worker noted of its tries: how many failed, and the last error.
 func (d due) tried(notes []ledger.Note) due {
-	if !d.overdue {
-		return d
-	}
 	for _, n := range notes {
 		if string(n.Service) != d.stage || !about(n, d) || n.Failed+n.Begun <= d.tries {
 			continue
@@ -59,7 +87,7 @@ func runOf(a *fold.App, r ledger.Record) int {
 	if r.Subject.Run > 0 {
 		return r.Subject.Run
 	}
-	for _, run := range a.Runs {
+	for run := range a.Open() { // no other waits for anything
 		if run.StartEvent == r.Event.ID {
 			return run.N
 		}

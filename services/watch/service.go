@@ -114,13 +114,13 @@ func (s *Service) follow(ctx context.Context) error {
 func (s *Service) look(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now()
+	now, notes := time.Now(), &noted{client: s.rt.Ledger, logger: s.rt.Logger, left: noteBound, by: map[events.Writer][]ledger.Note{}}
 	var failed []error // of one app; it keeps none of the others from being looked at
 	for _, a := range s.rt.Fold.Apps() {
 		if before := s.looked[a.Name]; before.seq == a.Seq && (before.next.IsZero() || now.Before(before.next)) {
 			continue
 		}
-		next, err := s.lookAt(ctx, a, now)
+		next, err := s.lookAt(ctx, a, notes, now)
 		if err != nil {
 			failed = append(failed, err)
 			continue
@@ -136,10 +136,10 @@ func (s *Service) look(ctx context.Context) error {
 }
 
 // lookAt does look for one app and returns the earliest deadline to come; zero: none.
-func (s *Service) lookAt(ctx context.Context, a *fold.App, now time.Time) (next time.Time, err error) {
+func (s *Service) lookAt(ctx context.Context, a *fold.App, notes *noted, now time.Time) (next time.Time, err error) {
 	var failed []error
 	for _, d := range decide(a, s.pinned(a), s.rt.Platform.Policy) {
-		if err := s.act(ctx, d, now); err != nil {
+		if err := s.act(ctx, d, notes, now); err != nil {
 			failed = append(failed, err)
 		}
 		if d.at.After(now) && (next.IsZero() || d.at.Before(next)) {
@@ -149,26 +149,15 @@ func (s *Service) lookAt(ctx context.Context, a *fold.App, now time.Time) (next 
 	return next, errors.Join(failed...)
 }
 
-func (s *Service) act(ctx context.Context, d due, now time.Time) error {
+func (s *Service) act(ctx context.Context, d due, notes *noted, now time.Time) error {
 	if d.at.After(now) {
 		return s.schedule(ctx, d)
 	}
 	boundary.Reached(events.Watch, boundary.Decided, d.run.App)
-	return s.say(ctx, s.tries(ctx, d), now)
-}
-
-// noteBound is how long watch waits for what workers noted, which is worth less than being in time.
-const noteBound = time.Second
-
-// tries adds what the stage's worker noted of its tries, where that can be had.
-func (s *Service) tries(ctx context.Context, d due) due {
-	ctx, cancel := context.WithTimeout(ctx, noteBound)
-	defer cancel()
-	notes, err := s.rt.Ledger.Notes(ctx, events.BucketTries, events.Writer(d.stage))
-	if err != nil {
-		s.rt.Logger.Warn("tries at a stage are not known", "run", d.run.Name(), "stage", d.stage, "err", err)
+	if d.overdue {
+		d = d.tried(notes.of(ctx, events.Writer(d.stage)))
 	}
-	return d.tried(notes)
+	return s.say(ctx, d, now)
 }
 
 // say writes stage.stuck, once for each attempt.
@@ -199,7 +188,7 @@ func (s *Service) schedule(ctx context.Context, d due) error {
 
 // pinned returns the policies that an app's runs pin.
 func (s *Service) pinned(a *fold.App) map[string]policy.Policy {
-	for _, run := range a.Runs {
+	for run := range a.Open() {
 		digest := run.Policy
 		if _, ok := s.policies[digest]; ok {
 			continue

@@ -3,6 +3,7 @@ package fold
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -25,8 +26,8 @@ type App struct {
 	Envs       map[events.Slug]*Env
 	Seq        uint64 // the last event that changed the app
 	// Unsettled are the numbers of the runs of which something may still come without anybody acting, or that wait
-	// for an operator: those that have not ended, and those that are stuck, oldest first. Whoever looks for what there
-	// is to do looks at these and not at all runs.
+	// for an operator: those that have not ended, those that are stuck, and those whose end is not written in full,
+	// oldest first. Whoever looks for what there is to do looks at these (Open) and not at all runs.
 	Unsettled []int
 
 	owned owned `fold:"-"`
@@ -36,7 +37,11 @@ type App struct {
 type owned struct {
 	runs, envs bool
 	slots      map[events.Slug]bool
+	mark       *mark // of the runs that nobody else has seen
 }
+
+// mark is on what was made since an app was given out last.
+type mark struct{ _ byte }
 
 // Run returns run n, or nil.
 func (a *App) Run(n int) *Run {
@@ -44,6 +49,17 @@ func (a *App) Run(n int) *Run {
 		return nil
 	}
 	return a.Runs[n-1]
+}
+
+// Open returns the unsettled runs, oldest first.
+func (a *App) Open() iter.Seq[*Run] {
+	return func(yield func(*Run) bool) {
+		for _, n := range a.Unsettled {
+			if !yield(a.Runs[n-1]) {
+				return
+			}
+		}
+	}
 }
 
 // Env returns the app's slots in an environment; never nil.
@@ -205,7 +221,7 @@ func (a *App) apply(r ledger.Record, policy string, define func(*events.RunStart
 	if run == nil {
 		return false, fmt.Errorf("run %d is unknown", r.Subject.Run)
 	}
-	next := run.clone()
+	next := a.ownRun(run)
 	switch b := r.Event.Body.(type) {
 	case *events.TestSuiteRunFinished:
 		a.finishTrial(r, b)
@@ -241,6 +257,19 @@ func (a *App) StatusOf(r *Run) Status {
 		return Waiting
 	}
 	return status
+}
+
+// ownRun returns a run to be changed, which setRun then puts in its place.
+func (a *App) ownRun(r *Run) *Run {
+	if a.owned.mark == nil {
+		a.owned.mark = new(mark)
+	}
+	if r.mark == a.owned.mark {
+		return r
+	}
+	next := r.clone()
+	next.mark = a.owned.mark
+	return next
 }
 
 // setRun puts a run, which nobody else has seen, in its place: that of an older version of it, or the next.
@@ -320,7 +349,7 @@ func (a *App) takeSlot(r ledger.Record, b *events.SlotTaken) error {
 	next := a.setSlot(b.Environment, s)
 	next.Rollbacks = slices.DeleteFunc(slices.Clone(next.Rollbacks), func(c Command) bool { return c.ID == b.Command })
 	if run := a.Run(b.Run); run != nil && b.Kind == events.KindDeploy {
-		run = run.clone()
+		run = a.ownRun(run)
 		run.Seq = r.Seq
 		if env := run.Env(b.Environment); env != nil && env.Promote.Attempt == b.Attempt {
 			env.Slot, env.Waiting = b.Slot, nil
@@ -341,16 +370,14 @@ func (a *App) decideSlot(r ledger.Record, b *events.SlotDecided) error {
 	s.Decision, s.DecidedAt, s.DecidedID = b.Decision, r.Event.Time, r.Event.ID
 	s.Why, s.Instances, s.Outcome, s.Trouble = b.Why, b.Instances, b.Outcome, b.Trouble
 	a.setSlot(b.Environment, &s)
-	if s.Kind != events.KindDeploy {
+	if s.Kind != events.KindDeploy || b.Decision != events.Live {
 		return nil
 	}
-	if env, run := a.envRun(&s, r.Seq); env != nil && b.Decision == events.Live {
+	if env, run := a.envRun(&s, r.Seq); env != nil {
 		env.Promote.end(r, Done, events.Success, nil)
 		a.setRun(run)
 	}
-	if b.Decision == events.Live {
-		a.supersedeOlder(&s, r.Seq)
-	}
+	a.supersedeOlder(&s, r.Seq)
 	return nil
 }
 
@@ -370,7 +397,7 @@ func (a *App) supersedeOlder(s *Slot, seq uint64) {
 		if env == nil || env.Verified || status.Ended() && status != Stuck {
 			continue
 		}
-		run = run.clone()
+		run = a.ownRun(run)
 		run.SupersededBy, run.Seq = s.Run, seq
 		a.setRun(run)
 	}
@@ -404,20 +431,19 @@ func (a *App) closeSlot(r ledger.Record, b *events.SlotClosed) error {
 	return nil
 }
 
-// envRun returns a copy of the run that holds the slot, and its environment, if the slot is the one
+// envRun returns the run that holds the slot, changed by the event with this sequence and to be put in its place, and its environment, if the slot is the one
 // that the run's present attempt took.
 func (a *App) envRun(s *Slot, seq uint64) (*RunEnv, *Run) {
 	run := a.Run(s.Run)
 	if run == nil {
 		return nil, nil
 	}
-	run = run.clone()
-	run.Seq = seq
-	env := run.Env(s.Environment)
-	if env == nil || env.Slot != s.N || env.Promote.Attempt != s.Attempt {
+	if env := run.Env(s.Environment); env == nil || env.Slot != s.N || env.Promote.Attempt != s.Attempt {
 		return nil, nil
 	}
-	return env, run
+	run = a.ownRun(run)
+	run.Seq = seq
+	return run.Env(s.Environment), run
 }
 
 // finishTrial keeps a verification's result with its slot.
@@ -476,7 +502,7 @@ func (a *App) command(r ledger.Record, b *events.CommandReceived) error {
 		return fmt.Errorf("command %s: run %d is unknown", b.Verb, b.Run)
 	}
 	ended := a.slotEnded(run, b.Environment)
-	run = run.clone()
+	run = a.ownRun(run)
 	run.Seq = r.Seq
 	run.command(c)
 	if env := run.Env(b.Environment); b.Verb == events.VerbSkip && env != nil && !env.Verified {

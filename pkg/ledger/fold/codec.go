@@ -128,64 +128,74 @@ func codecOf(t reflect.Type, made map[reflect.Type]*codec) *codec {
 		c.write = func(w *writer, v reflect.Value) { w.text(v.String()) }
 		c.read = func(r *reader, v reflect.Value) { v.SetString(r.text()) }
 	case reflect.Pointer:
-		of := codecOf(t.Elem(), made)
-		c.write = func(w *writer, v reflect.Value) {
-			if w.bool(!v.IsNil()); !v.IsNil() {
-				of.write(w, v.Elem())
-			}
-		}
-		c.read = func(r *reader, v reflect.Value) {
-			if r.bool() {
-				v.Set(reflect.New(t.Elem()))
-				of.read(r, v.Elem())
-			}
-		}
+		c.ofPointer(t, codecOf(t.Elem(), made))
 	case reflect.Slice:
 		if t.Elem().Kind() == bytesKind {
 			c.write, c.read = writeBytes, readBytes
 			return c
 		}
-		of := codecOf(t.Elem(), made)
-		c.write = func(w *writer, v reflect.Value) {
-			w.length(v.IsNil(), v.Len())
-			for i := range v.Len() {
-				of.write(w, v.Index(i))
-			}
-		}
-		c.read = func(r *reader, v reflect.Value) {
-			n, ok := r.length()
-			if !ok {
-				return
-			}
-			v.Set(reflect.MakeSlice(t, n, n))
-			for i := 0; i < n && r.err == nil; i++ {
-				of.read(r, v.Index(i))
-			}
-		}
+		c.ofSlice(t, codecOf(t.Elem(), made))
 	case reflect.Map:
 		of := codecOf(t.Elem(), made)
 		c.write = func(w *writer, v reflect.Value) { writeMap(w, v, of) }
 		c.read = func(r *reader, v reflect.Value) { readMap(r, v, t, of) }
 	case reflect.Struct:
-		fields := fieldsOf(t)
-		codecs := make([]*codec, len(fields))
-		for i, field := range fields {
-			codecs[i] = codecOf(t.Field(field).Type, made)
-		}
-		c.write = func(w *writer, v reflect.Value) {
-			for i, field := range fields {
-				codecs[i].write(w, v.Field(field))
-			}
-		}
-		c.read = func(r *reader, v reflect.Value) {
-			for i, field := range fields {
-				codecs[i].read(r, v.Field(field))
-			}
-		}
+		c.ofStruct(t, made)
 	default:
 		panic(fmt.Sprintf("fold: a state cannot hold a %s (%s)", t, t.Kind()))
 	}
 	return c
+}
+
+func (c *codec) ofPointer(t reflect.Type, of *codec) {
+	c.write = func(w *writer, v reflect.Value) {
+		if w.bool(!v.IsNil()); !v.IsNil() {
+			of.write(w, v.Elem())
+		}
+	}
+	c.read = func(r *reader, v reflect.Value) {
+		if r.bool() {
+			v.Set(reflect.New(t.Elem()))
+			of.read(r, v.Elem())
+		}
+	}
+}
+
+func (c *codec) ofSlice(t reflect.Type, of *codec) {
+	c.write = func(w *writer, v reflect.Value) {
+		w.length(v.IsNil(), v.Len())
+		for i := range v.Len() {
+			of.write(w, v.Index(i))
+		}
+	}
+	c.read = func(r *reader, v reflect.Value) {
+		n, ok := r.length()
+		if !ok {
+			return
+		}
+		v.Set(reflect.MakeSlice(t, n, n))
+		for i := 0; i < n && r.err == nil; i++ {
+			of.read(r, v.Index(i))
+		}
+	}
+}
+
+func (c *codec) ofStruct(t reflect.Type, made map[reflect.Type]*codec) {
+	fields := fieldsOf(t)
+	codecs := make([]*codec, len(fields))
+	for i, field := range fields {
+		codecs[i] = codecOf(t.Field(field).Type, made)
+	}
+	c.write = func(w *writer, v reflect.Value) {
+		for i, field := range fields {
+			codecs[i].write(w, v.Field(field))
+		}
+	}
+	c.read = func(r *reader, v reflect.Value) {
+		for i, field := range fields {
+			codecs[i].read(r, v.Field(field))
+		}
+	}
 }
 
 func writeMap(w *writer, v reflect.Value, of *codec) {

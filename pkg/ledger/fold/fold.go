@@ -34,7 +34,7 @@ type Fold struct {
 	replays  []Command // of all that is stuck, which have not finished; oldest first
 	// definitions are those that were read, by digest: most runs of an app pin the same one.
 	definitions map[string]definition
-	changed     chan struct{} // closed and replaced at every change
+	changed     chan struct{} // closed at the next change; nil: nobody waits for one
 }
 
 // definition is one that runs pin, with its canonical text, which they share.
@@ -93,7 +93,6 @@ func New() *Fold {
 		policies: map[string]json.RawMessage{},
 
 		definitions: map[string]definition{},
-		changed:     make(chan struct{}),
 	}
 }
 
@@ -125,8 +124,10 @@ func (f *Fold) Skip(seq uint64) {
 
 func (f *Fold) advance(seq uint64) {
 	f.seq = seq
-	close(f.changed)
-	f.changed = make(chan struct{})
+	if f.changed != nil {
+		close(f.changed)
+		f.changed = nil
+	}
 }
 
 // Seq is the sequence of the last event that was applied.
@@ -161,7 +162,11 @@ func (f *Fold) WaitApp(ctx context.Context, name events.Slug, after uint64) (*Ap
 func (f *Fold) until(ctx context.Context, done func() bool) error {
 	for {
 		f.mu.Lock()
-		ok, changed := done(), f.changed
+		ok := done()
+		if !ok && f.changed == nil {
+			f.changed = make(chan struct{})
+		}
+		changed := f.changed
 		f.mu.Unlock()
 		if ok {
 			return nil

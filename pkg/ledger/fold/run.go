@@ -75,6 +75,8 @@ type Run struct {
 
 	Cancelled    *Command
 	SupersededBy int // the newer run that took its place; 0: none
+
+	mark *mark `fold:"-"` // the app's, where nobody else has seen the run
 }
 
 // PolicyChange is that a run is judged by another policy.
@@ -207,6 +209,11 @@ func (s *Stage) renew(replay *Replay) {
 
 // begun reports whether anything of the attempt was recorded.
 func (s *Stage) begun() bool { return s.Status != Pending && (s.Status != Skipped || s.Ended()) }
+
+// underWay reports whether a worker has taken the attempt up and not ended it.
+func (s *Stage) underWay() bool {
+	return !s.Ended() && (s.Status == Running || s.Status == Queued || s.Stuck != nil)
+}
 
 func newRun(app events.Slug, n int, start events.RunStart, d pipeline.Definition) *Run {
 	r := &Run{App: app, N: n, Start: start, Definition: d, Policy: start.PolicyDigest}
@@ -364,11 +371,21 @@ func (r *Run) Status() Status {
 }
 
 // settled reports whether nothing more comes of the run without somebody acting, and nobody has to: what App.Unsettled
-// leaves out. An error that nobody was told of yet is not settled, whatever became of the run.
+// leaves out. An error that nobody was told of yet is not settled, whatever became of the run, nor is a stage that is
+// yet to write its end.
 func (r *Run) settled() bool {
 	status := r.Status()
-	if !status.Ended() || status == Stuck {
+	if !status.Ended() || status == Stuck || r.Build.underWay() || r.Vet.underWay() || r.Build.Ended() && !r.Build.Concluded {
 		return false
+	}
+	if r.Cancelled == nil && r.SupersededBy == 0 {
+		e := r.Next()
+		switch {
+		case !r.Image && !r.Build.Ended(), r.Artifact != nil && !r.Vet.Ended():
+			return false
+		case e != nil && r.Verdict != nil && e.Slot == 0 && !e.Promote.Ended():
+			return false
+		}
 	}
 	unreported := func(s *Stage) bool { return s.Outcome == events.Error && s.Stuck == nil && r.Cancelled == nil }
 	if unreported(&r.Build) || unreported(&r.Vet) {

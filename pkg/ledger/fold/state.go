@@ -13,6 +13,10 @@ import (
 	"sync"
 
 	"towpath.dev/events"
+	"towpath.dev/pkg/identity"
+	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/pipeline"
+	"towpath.dev/pkg/strictyaml"
 )
 
 // State is all that a fold holds after one sequence. It is immutable, and two folds that were given the same events
@@ -27,30 +31,32 @@ type State struct {
 	Replays  []Command // of all that is stuck, which have not finished; oldest first
 }
 
-// sources are this package's own texts.
-//
 //go:embed *.go
-var sources embed.FS
+var source embed.FS
+
+// sources are those of every package that has a say in what a state is: what decodes events and sets them aside, what
+// reads the definitions that runs pin, and this one.
+func sources() map[string]string {
+	return map[string]string{
+		"events":          events.Source(),
+		"pkg/identity":    identity.Source(),
+		"pkg/ledger":      ledger.Source(),
+		"pkg/pipeline":    pipeline.Source(),
+		"pkg/strictyaml":  strictyaml.Source(),
+		"pkg/ledger/fold": events.SourceOf(source),
+	}
+}
 
 // Format names the form of a state's bytes and the meaning of what is in them: a hash over the types of a state
-// and over this package's source. A state of another format is built anew from the ledger and never converted, so
-// that a fold which has learned something new does not go on from what an older one made of the same events.
+// and over the source of all that has a say in it. A state of another format is built anew from the ledger and never
+// converted, so that a fold which has learned something new does not go on from what an older one made of the same
+// events.
 var Format = sync.OnceValue(func() string {
 	h := sha256.New()
 	h.Write([]byte(shapeOf(reflect.TypeFor[State]())))
-	files, err := sources.ReadDir(".")
-	if err != nil {
-		panic("fold: its own source is embedded: " + err.Error())
-	}
-	for _, f := range files {
-		if strings.HasSuffix(f.Name(), "_test.go") {
-			continue
-		}
-		text, err := sources.ReadFile(f.Name())
-		if err != nil {
-			panic("fold: its own source is embedded: " + err.Error())
-		}
-		fmt.Fprintf(h, "%s %d\n%s", f.Name(), len(text), text)
+	all := sources()
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		fmt.Fprintf(h, "%s %s\n", name, all[name])
 	}
 	return "1-" + hex.EncodeToString(h.Sum(nil)[:8])
 })

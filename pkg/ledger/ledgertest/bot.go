@@ -67,32 +67,11 @@ func confinedBot(t *testing.T, l *Ledger) {
 		t.Fatal(err)
 	}
 	before := head(t, l)
-	s, e := AppCreated(fresh())
-	subjects := []string{
-		s.String(), "live." + s.String(), "event.>", "log.build.x", "timer.set.x", "timer.fired.x", "$KV.ACTORS.x", "$KV.NOTIFY.x", "$SYS.REQ.SERVER.PING",
-		events.BotSubject(victim), "command." + string(victim), "command.>", "command.*.received", events.DrainSubject, events.LinkSubject,
-		"$JS.ACK.EVENTS_1.build.1.1.1.1.0", "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.EVENTS_1.build",
-	}
-	for _, w := range identity.IDs {
-		subjects = append(subjects, strings.Replace(s.AppendSubject(), "gateway", w, 1))
-	}
-	for _, api := range []string{"$JS.API.", "bus.API."} {
-		for _, verb := range []string{"INFO", "STREAM.NAMES", "DIRECT.GET.EVENTS_1", "DIRECT.GET.KV_ACTORS", "STREAM.CREATE.X", "STREAM.PURGE.EVENTS_1", "CONSUMER.MSG.NEXT.EVENTS_1.build"} {
-			subjects = append(subjects, api+verb)
-		}
-	}
-	for _, subject := range subjects {
-		m := request(t, l.signer(t, "gateway"), s, e)
-		m.Subject = subject
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		if reply, err := bot.RequestMsgWithContext(ctx, m); err == nil {
-			t.Errorf("%s was answered: %.200s", subject, reply.Data)
-		}
-		cancel()
-	}
+	unanswered(t, l, bot, victim)
 	if bot.MaxPayload() >= 1<<20 {
 		t.Errorf("the bot may send %d bytes at once", bot.MaxPayload())
 	}
+	s, _ := AppCreated(fresh())
 	for _, reply := range []string{s.String(), s.AppendSubject(), events.BotSubject(victim), "$KV.ACTORS.x"} {
 		if err := bot.PublishRequest(events.BotSubject(name), reply, nil); err != nil {
 			t.Fatal(err)
@@ -124,6 +103,34 @@ func confinedBot(t *testing.T, l *Ledger) {
 		t.Errorf("something was stored: %d became %d", before, after)
 	}
 	shutOut(t, l, name, bot)
+}
+
+// unanswered has a bot try every subject that it can name: none may answer.
+func unanswered(t *testing.T, l *Ledger, bot *nats.Conn, victim events.Slug) {
+	t.Helper()
+	s, e := AppCreated(fresh())
+	subjects := []string{
+		s.String(), "live." + s.String(), "event.>", "log.build.x", "timer.set.x", "timer.fired.x", "$KV.ACTORS.x", "$KV.NOTIFY.x", "$SYS.REQ.SERVER.PING",
+		events.BotSubject(victim), "command." + string(victim), "command.>", "command.*.received", events.DrainSubject, events.LinkSubject,
+		"$JS.ACK.EVENTS_1.build.1.1.1.1.0", "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.EVENTS_1.build",
+	}
+	for _, w := range identity.IDs {
+		subjects = append(subjects, strings.Replace(s.AppendSubject(), "gateway", w, 1))
+	}
+	for _, api := range []string{"$JS.API.", "bus.API."} {
+		for _, verb := range []string{"INFO", "STREAM.NAMES", "DIRECT.GET.EVENTS_1", "DIRECT.GET.KV_ACTORS", "STREAM.CREATE.X", "STREAM.PURGE.EVENTS_1", "CONSUMER.MSG.NEXT.EVENTS_1.build"} {
+			subjects = append(subjects, api+verb)
+		}
+	}
+	for _, subject := range subjects {
+		m := request(t, l.signer(t, "gateway"), s, e)
+		m.Subject = subject
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		if reply, err := bot.RequestMsgWithContext(ctx, m); err == nil {
+			t.Errorf("%s was answered: %.200s", subject, reply.Data)
+		}
+		cancel()
+	}
 }
 
 // shutOut takes a bot's key away, which ends its connection too.

@@ -154,7 +154,7 @@ type StuckStage struct {
 func Stuck(apps []*fold.App) []StuckStage {
 	list := []StuckStage{}
 	for _, app := range apps {
-		for _, run := range app.Runs {
+		for run := range app.Open() {
 			if app.StatusOf(run) != fold.Stuck {
 				continue
 			}
