@@ -140,11 +140,41 @@ func (b *Bucket) Update(ctx context.Context, key string, value []byte, revision 
 	if revision > 0 || !errors.Is(err, fs.ErrExist) {
 		return written, err
 	}
-	s, gone := b.client.get(ctx, b.stream(), directGet{Last: b.subject(key)})
-	if gone == nil && b.entry(s).Deleted {
-		return b.write(ctx, key, value, expect(s.seq))
+	last, unread := b.refusing(ctx, key, err)
+	if unread != nil {
+		return 0, fmt.Errorf("writing %s in %s: what stands in its way cannot be read: %w", key, b.name, unread)
+	}
+	if last.Deleted {
+		return b.write(ctx, key, value, expect(last.Revision))
 	}
 	return 0, err
+}
+
+// lag is how long a replica may lack a write that its leader has spoken of.
+const lag = 2 * time.Second
+
+// refusing returns the write because of which the bus refused another. The bus names its sequence, and any replica may
+// answer a read: one that has not come so far yet has it a moment later.
+func (b *Bucket) refusing(ctx context.Context, key string, refused error) (Entry, error) {
+	query := directGet{Last: b.subject(key)}
+	var store *storeError
+	if errors.As(refused, &store) { // 10071 names it, 10164 does not
+		if _, text, found := strings.Cut(store.Description, "wrong last sequence: "); found {
+			query = directGet{}
+			if _, err := fmt.Sscan(text, &query.Seq); err != nil {
+				return Entry{}, fmt.Errorf("the bus refused with %.100q: %w", store.Description, err)
+			}
+		}
+	}
+	for deadline := time.Now().Add(lag); ; {
+		s, err := b.client.get(ctx, b.stream(), query)
+		if err == nil || !errors.Is(err, errNotFound) || time.Now().After(deadline) {
+			return b.entry(s), err
+		}
+		if err := pause.For(ctx, retryPause); err != nil {
+			return Entry{}, err
+		}
+	}
 }
 
 func expect(revision uint64) nats.Header {
@@ -164,7 +194,7 @@ func (b *Bucket) write(ctx context.Context, key string, value []byte, header nat
 	revision, err := b.client.publish(ctx, &nats.Msg{Subject: b.subject(key), Data: value, Header: header})
 	var refused *storeError
 	if errors.As(err, &refused) && (refused.Code == 10071 || refused.Code == 10164) {
-		return 0, fmt.Errorf("%s in %s was written meanwhile: %w", key, b.name, fs.ErrExist)
+		return 0, fmt.Errorf("%s in %s was written meanwhile: %w: %w", key, b.name, fs.ErrExist, refused)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("writing %s in %s: %w", key, b.name, err)

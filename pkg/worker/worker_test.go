@@ -231,12 +231,20 @@ func TestPoisonIsSetAside(t *testing.T) {
 	}
 }
 
-// TestPoisonThatCannotBeNotedHoldsNoSlot takes the bucket of such notes away: the one slot is free for the neighbour,
-// and why the message was set aside is kept once the bucket is back.
+// TestPoisonThatCannotBeNotedHoldsNoSlot has the bucket of such notes take none: the one slot is free for the
+// neighbour, and why the message was set aside is kept once the bucket takes notes again.
 func TestPoisonThatCannotBeNotedHoldsNoSlot(t *testing.T) {
 	l := ledgertest.Start(t)
 	gateway, build := open(t, l, "gateway"), open(t, l, "build")
-	if err := l.Client("operator").JetStream().DeleteStream(t.Context(), "KV_"+events.BucketAside); err != nil {
+	js := l.Client("operator").JetStream()
+	bucket, err := js.Stream(t.Context(), "KV_"+events.BucketAside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := bucket.CachedInfo().Config
+	closed := config
+	closed.MaxMsgSize = 1
+	if _, err := js.UpdateStream(t.Context(), closed); err != nil {
 		t.Fatal(err)
 	}
 	poison := nats.NewMsg("event.1.gateway._._._.command.received.poison._")
@@ -248,7 +256,10 @@ func TestPoisonThatCannotBeNotedHoldsNoSlot(t *testing.T) {
 	if got := receive(t, seen, "the neighbour"); got != want {
 		t.Errorf("handled %d, want %d alone", got, want)
 	}
-	if err := ledger.Provision(t.Context(), l.Options("operator")); err != nil {
+	if list, err := l.Client("gateway").Notes(t.Context(), events.BucketAside, ""); err != nil || len(list) > 0 {
+		t.Errorf("noted already: %+v, %v", list, err)
+	}
+	if _, err := js.UpdateStream(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
 	settled(t, build)

@@ -218,14 +218,16 @@ func settleAnothers(t *testing.T, l *Ledger) {
 	if _, err := thief.Request("bus.API.CONSUMER.MSG.NEXT.EVENTS_1.build", []byte(`{"batch":1,"expires":1000000000}`), time.Second/2); err == nil {
 		t.Error("verify pulled build's message")
 	}
-	before := pending(t, l, "build")
+	var before uint64 // once the consumer has seen the command
+	Soon(t, "build has a message to do", func() bool { before = pending(t, l, "build"); return before > 0 })
 	for seq := range uint64(200) {
 		_ = thief.PublishRequest(fmt.Sprintf("$JS.ACK.EVENTS_1.build.1.%d.%d.1.0", seq, seq), "$JS.ACK.EVENTS_1.build.1.1.1.1.0", []byte("+ACK"))
 	}
 	if err := thief.Flush(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
 		t.Fatal(err)
 	}
-	if after := pending(t, l, "build"); after != before {
+	// More may have come into the consumer's sight since; an acknowledgement that counted would leave less.
+	if after := pending(t, l, "build"); after < before {
 		t.Errorf("build had %d messages to do, after verify's acknowledgements %d", before, after)
 	}
 }
