@@ -61,7 +61,7 @@ func TestALeaderKilledEveryFiveSeconds(t *testing.T) {
 		t.Errorf("%s after the last death the follower is at %d of %d: %v", time.Since(stopped), follower.Ledger.Applied(), head, err)
 	}
 	drained := time.Since(stopped)
-	if r := done(t, follower, worker.DoCheck); !r.Same() || r.Seq != head {
+	if r := done(t, follower, worker.DoCheck); !same(r) || r.Seq != head {
 		t.Errorf("what the follower has is not what the ledger gives: %+v", r)
 	}
 	l.EachAlone(func(server string, c *ledger.Client) { p.compare(server, c, all) })
