@@ -17,7 +17,7 @@ import (
 	"towpath.dev/services/gateway/view"
 )
 
-// storesBound is how long a push waits for the stores of settings of all environments.
+// storesBound is how long an answer waits for the stores of settings of all environments.
 const storesBound = 3 * time.Second
 
 // blockers says, for each environment in order, what will keep a run from entering it: one line for each setting
@@ -29,36 +29,42 @@ func (s *Service) blockers(ctx context.Context, run *fold.Run) []string {
 			lines = append(lines, fmt.Sprintf("%s is held back (%s) → %s", run.App, why, command))
 		}
 	}
-	settings := s.lookAhead(ctx, run)
-	for i, env := range run.Definition.Environments {
-		lines = append(lines, settings[i]...)
-		if rule := s.approvalRule(run, env.Name); rule.Count > 0 {
-			lines = append(lines, approvalLine(run, env.Name, rule))
+	for _, look := range s.lookAhead(ctx, run) {
+		if look.err != nil {
+			lines = append(lines, fmt.Sprintf("%s CANNOT BE CHECKED: %v", look.env, look.err))
+		}
+		for _, m := range look.missing {
+			lines = append(lines, blockedLine(m))
+		}
+		if rule := s.approvalRule(run, look.env); rule.Count > 0 {
+			lines = append(lines, approvalLine(run, look.env, rule))
 		}
 	}
 	return lines
 }
 
-// lookAhead says for each environment of a run which settings it lacks, at once for all of them: what is missing in
-// prod is known before dev has begun.
-func (s *Service) lookAhead(ctx context.Context, run *fold.Run) [][]string {
+// ahead is what one environment's stores say of the settings that a run needs there.
+type ahead struct {
+	env     events.Slug
+	missing []settings.MissingKey
+	err     error
+}
+
+// lookAhead looks into the stores of all of a run's environments at once: what is missing in prod is known before dev
+// has begun.
+func (s *Service) lookAhead(ctx context.Context, run *fold.Run) []ahead {
 	ctx, cancel := context.WithTimeout(ctx, storesBound)
 	defer cancel()
-	lines := make([][]string, len(run.Definition.Environments))
-	var looks sync.WaitGroup
+	looks := make([]ahead, len(run.Definition.Environments))
+	var looking sync.WaitGroup
 	for i, env := range run.Definition.Environments {
-		looks.Go(func() {
+		looking.Go(func() {
 			missing, err := s.settings.Missing(ctx, env.Name, run.Definition)
-			if err != nil {
-				lines[i] = []string{fmt.Sprintf("%s CANNOT BE CHECKED: %v", env.Name, err)}
-			}
-			for _, m := range missing {
-				lines[i] = append(lines[i], blockedLine(m))
-			}
+			looks[i] = ahead{env.Name, missing, err}
 		})
 	}
-	looks.Wait()
-	return lines
+	looking.Wait()
+	return looks
 }
 
 // mostReads is how many undeclared variables a push is told of.

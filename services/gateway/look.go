@@ -53,7 +53,7 @@ func doRun(c *call) error {
 		}
 		app, run = c.changed(app, run, after, timeout)
 	}
-	writeJSON(c.w, http.StatusOK, c.s.show(app, run, c.s.runURL(c.app, c.run)))
+	writeJSON(c.w, http.StatusOK, c.s.show(c.r.Context(), app, run, c.s.runURL(c.app, c.run)))
 	return nil
 }
 

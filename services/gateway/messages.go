@@ -2,9 +2,11 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 
 	"towpath.dev/events"
@@ -56,6 +58,25 @@ func doMessages(c *call) error {
 }
 
 // show is a run as people see it.
-func (s *Service) show(app *fold.App, run *fold.Run, url string) view.Run {
-	return view.NewRun(app, run, url).Retried(run, s.noted.all())
+func (s *Service) show(ctx context.Context, app *fold.App, run *fold.Run, url string) view.Run {
+	v := view.NewRun(app, run, url).Retried(run, s.noted.all())
+	if v.Finished != nil {
+		return v
+	}
+	for _, look := range s.lookAhead(ctx, run) {
+		switch n := len(look.missing); {
+		case look.err != nil:
+			v.Ahead(string(look.env), "whether it will be blocked cannot be seen now: "+look.err.Error(), "")
+		case n == 1:
+			v.Ahead(string(look.env), "will be blocked: "+look.missing[0].Key+" missing", look.missing[0].Command)
+		case n > 1:
+			var lines strings.Builder
+			fmt.Fprintf(&lines, "will be blocked: %d keys missing", n)
+			for _, m := range look.missing {
+				fmt.Fprintf(&lines, "\n%s → %s", m.Key, m.Command)
+			}
+			v.Ahead(string(look.env), lines.String(), "")
+		}
+	}
+	return v
 }

@@ -29,7 +29,7 @@ func doRunPage(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.s.pages.Run(c.w, c.s.show(app, run, ""), c.s.endpoints(run), time.Now())
+	return c.s.pages.Run(c.w, c.s.show(c.r.Context(), app, run, ""), c.s.endpoints(run), time.Now())
 }
 
 // doRunPart answers when the run has changed since ?after=SEQ.
@@ -43,7 +43,7 @@ func doRunPart(c *call) error {
 		return err
 	}
 	app, run = c.changed(app, run, after, timeout)
-	return c.s.pages.Part(c.w, c.s.show(app, run, ""), c.s.endpoints(run), time.Now())
+	return c.s.pages.Part(c.w, c.s.show(c.r.Context(), app, run, ""), c.s.endpoints(run), time.Now())
 }
 
 func doRunLog(c *call) error {

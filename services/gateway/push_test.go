@@ -23,6 +23,9 @@ func TestPush(t *testing.T) {
 		"prod WILL BE BLOCKED: DATABASE_URL missing → towpath config set prod hello DATABASE_URL=…",
 		"dev WILL BE BLOCKED: PASSWORD missing → towpath secret set dev hello PASSWORD",
 		"prod will wait for 1 approval → towpath approve hello/1 --env prod")
+	if _, shown := s.ask(s.token, "GET", "/v1/apps/hello/runs/1", nil); strings.Count(shown, "will be blocked: 2 keys missing") != 2 {
+		t.Errorf("nothing says from the first minute what will be missing: %s", shown)
+	}
 	head := w.git("rev-parse", "HEAD")
 	run := s.run("hello", 1)
 	if run.Start.SHA != head || run.Start.Ref != "refs/heads/main" || run.Start.RepositoryURL != "" || run.Start.OldSHA != "" {

@@ -107,12 +107,15 @@ func nodes(run view.Run, endpoints map[string]string, now time.Time) []node {
 	return list
 }
 
-// who has to act at a stage.
+// who has to act at a stage, or that it will be blocked.
 func who(s view.Stage) string {
-	if s.For == "" {
-		return ""
+	switch {
+	case s.For != "":
+		return "for " + s.For
+	case s.Blocked():
+		return "will be blocked"
 	}
-	return "for " + s.For
+	return ""
 }
 
 // mark is a status as a sign. It never stands alone: the word is beside it.

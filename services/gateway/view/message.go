@@ -109,7 +109,7 @@ func (v Run) Retried(run *fold.Run, notes []ledger.Note) Run {
 	}
 	v.Stages = slices.Clone(v.Stages)
 	for _, n := range notes {
-		if n.State != ledger.Retrying || n.App != run.App || n.Failed == 0 && n.Begun == 0 {
+		if n.State != ledger.Retrying || n.App != run.App || n.Why == "" {
 			continue
 		}
 		s := v.tried(run, n)

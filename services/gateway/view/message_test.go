@@ -33,13 +33,18 @@ func TestWhatIsTriedAgainShows(t *testing.T) {
 		"another service": func(n *ledger.Note) { n.Service = events.Gateway },
 		"another stage":   func(n *ledger.Note) { n.Service = events.Verify },
 		"set aside":       func(n *ledger.Note) { n.State = ledger.SetAside },
-		"nothing failed":  func(n *ledger.Note) { n.Failed = 0 },
+		"nothing is told": func(n *ledger.Note) { n.Failed, n.Why = 0, "" },
 	} {
 		n := note
 		change(&n)
 		if r := show(n); name != "another stage" && (r.Detail != "" || r.Stages[0].Tries != 0) {
 			t.Errorf("%s: %+v", name, r.Stages[0])
 		}
+	}
+	waits := note
+	waits.Failed, waits.Why = 0, "Vault of dev: it is sealed; unseal it"
+	if r := show(waits); r.Detail != "it is tried again by itself: "+waits.Why || r.Stages[0].Tries != 0 {
+		t.Errorf("waiting for what is away is no failed try: %+v", r)
 	}
 	digest := foldtest.Digest("a")
 	l.Built("hello", 1, 1, digest)

@@ -82,6 +82,18 @@ func (v Run) Stage(name, env string) (Stage, bool) {
 	return Stage{}, false
 }
 
+// Ahead tells of an environment that the run has not reached what will keep it from entering, and what to do.
+func (v Run) Ahead(env, why, command string) {
+	for i, s := range v.Stages {
+		if s.Stage == fold.StagePromote && s.Env == env && s.Status == fold.Pending {
+			v.Stages[i].Detail, v.Stages[i].Command = why, command
+		}
+	}
+}
+
+// Blocked reports whether what keeps a run from entering the stage's environment is known before it gets there.
+func (s Stage) Blocked() bool { return s.Status == fold.Pending && s.Detail != "" }
+
 // Envs are the run's environments, in its order.
 func (v Run) Envs() []string {
 	var names []string

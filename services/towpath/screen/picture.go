@@ -103,6 +103,9 @@ func under(s view.Stage) string {
 	case fold.Failed:
 		return "for the author"
 	}
+	if s.Blocked() {
+		return "will be blocked"
+	}
 	return ""
 }
 
@@ -241,7 +244,7 @@ func notes(r view.Run) []note {
 				continue
 			}
 		default:
-			if st.Skipped == nil {
+			if st.Skipped == nil && !st.Blocked() {
 				continue
 			}
 		}
