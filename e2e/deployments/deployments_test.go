@@ -1,5 +1,3 @@
-// Package deployments holds the files in ../../deployments to what the services are: nobody can start them all here,
-// but a service that is missing, keys of another, or a platform file that is refused can be found.
 package deployments
 
 import (
@@ -58,10 +56,11 @@ func TestCompose(t *testing.T) {
 			t.Errorf("%s is not told where the bus and its keys are: %v", name, service.Environment)
 		}
 		var keys []string
-		socket := false
+		socket, addresses := false, false
 		for _, node := range service.Volumes {
 			if node.Kind == yaml.ScalarNode {
 				socket = socket || strings.HasPrefix(node.Value, "/var/run/docker.sock:")
+				addresses = addresses || node.Value == "./notify:/etc/towpath/notify:ro"
 				continue
 			}
 			var m mount
@@ -83,6 +82,9 @@ func TestCompose(t *testing.T) {
 		}
 		if wants := slices.Contains([]string{"build", "promote", "verify"}, name); socket != wants {
 			t.Errorf("%s reaches the Engine: %v, and should: %v", name, socket, wants)
+		}
+		if wants := name == "notify"; addresses != wants {
+			t.Errorf("%s reads the addresses of receivers: %v, and should: %v", name, addresses, wants)
 		}
 	}
 	if _, err := policy.Load(filepath.Join(folder, "compose/platform.yaml")); err != nil {
