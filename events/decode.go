@@ -104,8 +104,8 @@ const (
 
 func (c *cursor) links(links *[]Link) {
 	text := c.bracketed('[')
-	id, ok := strings.CutPrefix(string(text), pathHead)
-	if id, ok = strings.CutSuffix(id, pathTail); ok && len(text) == len(pathHead)+len(id)+len(pathTail) && plain(id) {
+	id := strings.TrimPrefix(string(text), pathHead)
+	if id, ok := strings.CutSuffix(id, pathTail); ok && len(text) == len(pathHead)+len(id)+len(pathTail) && plain(id) {
 		*links = []Link{Path(id)}
 		return
 	}

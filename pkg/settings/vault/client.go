@@ -117,8 +117,8 @@ func (s *session) send(ctx context.Context, r request) (answer, error) {
 	if r.method == http.MethodPatch {
 		req.Headers.Set("Content-Type", "application/merge-patch+json")
 	}
-	// The generic request is what the library's own calls are made of; they hide whether a mount or a path is missing.
-	resp, err := conn.RawRequestWithContext(ctx, req) //nolint:staticcheck
+	//lint:ignore SA1019 the library's other calls are made of this one, and hide whether a mount or a path is missing
+	resp, err := conn.RawRequestWithContext(ctx, req)
 	if resp != nil {
 		defer resp.Body.Close()
 	}

@@ -199,7 +199,7 @@ func (s *Server) start(ctx context.Context) error {
 		select {
 		case <-ended:
 			text, _ := os.ReadFile(filepath.Join(s.Folder, "vault.log"))
-			return fmt.Errorf("Vault ended: %s", text)
+			return fmt.Errorf("the server (Vault) ended: %s", text)
 		default:
 		}
 		if err := pause.For(ctx, 50*time.Millisecond); err != nil {
@@ -207,7 +207,7 @@ func (s *Server) start(ctx context.Context) error {
 		}
 	}
 	s.Kill()
-	return fmt.Errorf("Vault does not answer: %w", err)
+	return fmt.Errorf("the server (Vault) does not answer: %w", err)
 }
 
 // Client returns a client with a token.
