@@ -47,6 +47,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"stop":       stop,
 	"restart":    restart,
 	"engine":     engineCommand,
+	"consul":     consulCommand,
 	"reloadbus":  reloadBus,
 	"registry":   registryCommand,
 	"disk":       diskCommand,

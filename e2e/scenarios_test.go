@@ -17,6 +17,7 @@ import (
 
 	"towpath.dev/e2e/system"
 	"towpath.dev/pkg/engine/enginetest"
+	"towpath.dev/pkg/settings/consul/consultest"
 )
 
 // binaries are built once, before any scenario.
@@ -130,6 +131,7 @@ type holder struct {
 	folder    string
 	loads     map[string]*system.Load
 	engines   map[string]*enginetest.Dockerd
+	consul    *consultest.Agent
 	registry  *system.Registry
 	disk      *system.Disk
 	witness   *system.Witness

@@ -1,7 +1,7 @@
 // Command sample is the app that scenarios carry to production. It is a static program that runs in an empty
 // image (FROM scratch), and its first argument says how it behaves:
 //
-//	serve      answer on $PORT (8080): /, /health, /setting?key=, /secret?key=, /slow?for=, /mode
+//	serve      answer on $PORT (8080): /, /health, /setting?key=, /env?key=, /secret?key=, /slow?for=, /mode
 //	sick       the same, but /health answers 500
 //	mute       accept connections and never answer
 //	crash      exit 3 at once
@@ -43,6 +43,9 @@ func run(args []string) error {
 	case "serve", "sick":
 		if os.Getenv("MODE") == "broken" {
 			return errors.New("MODE is broken: this app cannot start with it")
+		}
+		if err := discover(); err != nil {
+			return err
 		}
 		return serve(mode == "sick")
 	case "mute":
@@ -102,7 +105,7 @@ func secret(key string) string {
 func serve(sick bool) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, "hello %s %s\n", version(), os.Getenv("GREETING"))
+		fmt.Fprintf(w, "hello %s %s\n", version(), setting("GREETING"))
 	})
 	mux.HandleFunc("/health", func(w http.ResponseWriter, r *http.Request) {
 		if sick {
@@ -110,6 +113,9 @@ func serve(sick bool) error {
 		}
 	})
 	mux.HandleFunc("/setting", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintln(w, setting(r.FormValue("key")))
+	})
+	mux.HandleFunc("/env", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(w, os.Getenv(r.FormValue("key")))
 	})
 	mux.HandleFunc("/secret", func(w http.ResponseWriter, r *http.Request) {
