@@ -1,6 +1,6 @@
 // Package proof is the file that proves a deploy with no server: the events of a run and of all that it
 // depends on, their place in the sealed ledger, the signed checkpoints, and what the registry holds about
-// the image. Export writes it, Verify judges it with nothing but public keys.
+// the image. Export writes it, Verify judges it with nothing but public keys; ../README.md says how anybody can.
 //
 // What a verified file proves, as of its checkpoint: each event in it was written by the service that its
 // subject names and stands in the ledger where it says, and nothing of the run, of its app's slots,
