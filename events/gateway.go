@@ -1,6 +1,9 @@
 package events
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"time"
+)
 
 // Types that the gateway writes.
 const (
@@ -71,6 +74,13 @@ type Command struct {
 	// Groups is of a replay of all that is stuck alone: what is to be replayed, as it was when the
 	// command came.
 	Groups []StuckGroup `json:"groups,omitempty"`
+	// WithSecrets has a rollback bring back the secrets of that time too.
+	WithSecrets bool `json:"withSecrets,omitempty"`
+	// From, Expires and Apps are of an environment that is to be made: from which, until when (absent: until it is
+	// destroyed), and what of each app.
+	From    Slug             `json:"from,omitempty"`
+	Expires *time.Time       `json:"expires,omitempty"`
+	Apps    []EnvironmentApp `json:"apps,omitempty"`
 }
 
 // StuckGroup is stages that are stuck for the same cause.
@@ -101,6 +111,9 @@ const (
 	// VerbReplay is recorded as a command only where it is about all that is stuck; a replay of one stage
 	// is an event of its own type, ReplayRequested.
 	VerbReplay = "replay"
+	// Of environments as a whole.
+	VerbCreateEnvironment  = "create-environment"
+	VerbDestroyEnvironment = "destroy-environment"
 )
 
 // CommandReceived records a command that was authorised. Its subject id is the command's id, so that

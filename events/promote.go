@@ -102,6 +102,7 @@ const (
 	KindRollback Kind = "rollback" // the version before comes back by itself
 	KindRestore  Kind = "restore"  // an operator brought a version back
 	KindRemove   Kind = "remove"   // nothing is to run
+	KindCreate   Kind = "create"   // an app of an environment that somebody made from another
 )
 
 // Pins are what a deploy uses: the digest is in the slot, the versions of the settings are here.
@@ -125,6 +126,16 @@ type SlotTaken struct {
 	From        int    `json:"from,omitempty"`    // rollback, restore: the slot whose version and pins these are
 	Command     string `json:"command,omitempty"` // id of the command that asked for it
 	Environment Slug   `json:"environment"`
+	// Like is the environment whose part of the pipeline holds here, where the pipeline does not name this one.
+	Like Slug `json:"like,omitempty"`
+}
+
+// Defined is the environment of the pipeline that says how the slot's version runs.
+func (s SlotTaken) Defined() Slug {
+	if s.Like != "" {
+		return s.Like
+	}
+	return s.Environment
 }
 
 // Decision is the commit point of a slot.

@@ -52,6 +52,14 @@ var rights = map[Type][]Writer{
 
 	TypeStageStuck: {Watch},
 
+	TypeEnvironmentCreated:  {Promote},
+	TypeEnvironmentModified: {Promote},
+	TypeEnvironmentDeleted:  {Promote},
+	TypeEnvironmentExpired:  {Watch},
+	// Promote has the engines and may read the settings: it alone can find that they are not as the ledger says.
+	TypeDriftDetected: {Promote},
+	TypeDriftResolved: {Promote},
+
 	TypeLedgerRestored: {Ledger},
 
 	TypeCheckpointSealed: {Ledger},

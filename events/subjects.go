@@ -89,7 +89,7 @@ var Consumers = []Consumer{
 	{"vet", Vet, []Type{TypeArtifactPublished, TypeReplayRequested, TypeCommandReceived}},
 	{"promote", Promote, []Type{
 		TypeVetRunFinished, TypeTestSuiteRunFinished, TypeSettingChanged, TypeSecretChanged,
-		TypeCommandReceived, TypeReplayRequested,
+		TypeCommandReceived, TypeReplayRequested, TypeEnvironmentExpired,
 	}},
 	{"verify", Verify, []Type{TypeSlotDecided, TypeReplayRequested, TypeCommandReceived}},
 }

@@ -45,4 +45,10 @@ var bodies = map[Type]func() Body{
 	TypeStageStuck:           func() Body { return new(StageStuck) },
 	TypeAlarmEnded:           func() Body { return new(AlarmEnded) },
 	TypeCheckpointSealed:     func() Body { return new(CheckpointSealed) },
+	TypeEnvironmentCreated:   func() Body { return new(EnvironmentCreated) },
+	TypeEnvironmentModified:  func() Body { return new(EnvironmentModified) },
+	TypeEnvironmentDeleted:   func() Body { return new(EnvironmentDeleted) },
+	TypeEnvironmentExpired:   func() Body { return new(EnvironmentExpired) },
+	TypeDriftDetected:        func() Body { return new(DriftDetected) },
+	TypeDriftResolved:        func() Body { return new(DriftResolved) },
 }

@@ -57,11 +57,12 @@ type State struct {
 	Name     string
 	Image    string // id of the image
 	Labels   map[string]string
-	Status   string // created, running, paused, restarting, removing, exited, dead
-	ExitCode int    // of the last time that it ran
-	Error    string // why it could not be started
-	OOM      bool   // it was killed for want of memory
-	Health   string // of the image's own HEALTHCHECK: starting, healthy, unhealthy; empty without one
+	Env      []string // KEY=VALUE, the image's own included
+	Status   string   // created, running, paused, restarting, removing, exited, dead
+	ExitCode int      // of the last time that it ran
+	Error    string   // why it could not be started
+	OOM      bool     // it was killed for want of memory
+	Health   string   // of the image's own HEALTHCHECK: starting, healthy, unhealthy; empty without one
 	Started  time.Time
 	Finished time.Time
 	Restarts int
@@ -218,7 +219,7 @@ func (e *Engine) inspect(ctx context.Context, id string) (i container.InspectRes
 
 func (e *Engine) state(i container.InspectResponse) State {
 	s := State{
-		ID: i.ID, Name: strings.TrimPrefix(i.Name, "/"), Image: i.Image, Labels: i.Config.Labels,
+		ID: i.ID, Name: strings.TrimPrefix(i.Name, "/"), Image: i.Image, Labels: i.Config.Labels, Env: i.Config.Env,
 		Status: i.State.Status, ExitCode: i.State.ExitCode, Error: i.State.Error, OOM: i.State.OOMKilled,
 		Restarts: i.RestartCount, PID: i.State.Pid, Addresses: map[int]string{},
 	}

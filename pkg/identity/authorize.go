@@ -47,7 +47,9 @@ const (
 	SetSecret    Verb = "set-secret"    // write or delete a secret
 	Relay        Verb = "relay"         // pass on the command of another actor, who is authorised by itself
 	ManageActors Verb = "manage-actors" // roles, tokens, erasure
-	Rebuild      Verb = "rebuild"       // make what follows from the ledger anew, or prove that it does
+	// ManageEnvironments is to make an environment from another, with copies of its secrets, and to destroy it.
+	ManageEnvironments Verb = "manage-environments"
+	Rebuild            Verb = "rebuild" // make what follows from the ledger anew, or prove that it does
 )
 
 // Object is what the verb is about. Empty fields mean everything of their kind.
@@ -92,6 +94,8 @@ var allowed = map[Verb][]string{
 	Relay:        {RoleBot},
 	ManageActors: {},
 	Rebuild:      {RoleOperator},
+
+	ManageEnvironments: {RoleOperator},
 }
 
 // personal are the verbs that carry a person's judgement: a bot may pass them on and never mean them

@@ -86,6 +86,14 @@ type Env struct {
 	Slots []*Slot // slot n is at n-1
 	// Rollbacks are commands that ask for an earlier version and have no slot yet, oldest first.
 	Rollbacks []Command
+	// Plan is what the environment is to hold, where somebody made it from another; nil: nothing is planned.
+	Plan   *Plan
+	Ending bool // it is to be destroyed
+	Gone   bool // nothing of it is left
+	// Config and Secrets are what the ledger says last of each key.
+	Config, Secrets map[string]Setting
+	Drifts          []Drift // that are not over, oldest first
+	DriftCount      int     // of all drifts that were ever found
 }
 
 // Command is a command as it was received.
@@ -209,7 +217,17 @@ func (a *App) apply(r ledger.Record, policy string, define func(*events.RunStart
 		return true, a.closeSlot(r, b)
 	case *events.CommandReceived:
 		return true, a.command(r, b)
-	case *events.SettingChanged, *events.SecretChanged:
+	case *events.SettingChanged:
+		a.applySetting(r.Seq, false, b.Environment, b.Key, Setting{Version: b.Version, Deleted: b.Deleted, Actor: b.Actor})
+		return true, nil
+	case *events.SecretChanged:
+		a.applySetting(r.Seq, true, b.Environment, b.Key, Setting{Version: b.Version, Deleted: b.Deleted, Actor: b.Actor})
+		return true, nil
+	case *events.DriftDetected:
+		a.detect(r, b.Drift)
+		return true, nil
+	case *events.DriftResolved:
+		a.resolve(r)
 		return true, nil
 	case *events.ServiceDeployed, *events.ServiceUpgraded, *events.ServiceRolledback, *events.ServiceRemoved:
 		return a.markDeployed(r), nil
@@ -347,6 +365,7 @@ func (a *App) takeSlot(r ledger.Record, b *events.SlotTaken) error {
 		}
 	}
 	next := a.setSlot(b.Environment, s)
+	next.Gone = false
 	next.Rollbacks = slices.DeleteFunc(slices.Clone(next.Rollbacks), func(c Command) bool { return c.ID == b.Command })
 	if run := a.Run(b.Run); run != nil && b.Kind == events.KindDeploy {
 		run = a.ownRun(run)

@@ -32,6 +32,8 @@ type Fold struct {
 	policies map[string]json.RawMessage
 	policy   PolicyVersion
 	replays  []Command // of all that is stuck, which have not finished; oldest first
+	// environments are those that somebody made, by name.
+	environments map[events.Slug]*Environment
 	// definitions are those that were read, by digest: most runs of an app pin the same one.
 	definitions map[string]definition
 	changed     chan struct{} // closed at the next change; nil: nobody waits for one
@@ -92,7 +94,8 @@ func New() *Fold {
 		apps:     map[events.Slug]*place{},
 		policies: map[string]json.RawMessage{},
 
-		definitions: map[string]definition{},
+		environments: map[events.Slug]*Environment{},
+		definitions:  map[string]definition{},
 	}
 }
 
@@ -252,9 +255,14 @@ func (f *Fold) apply(r ledger.Record) error {
 			f.replays = append(slices.Clone(f.replays), Command{ID: b.ID, Seq: r.Seq, At: r.Event.Time, Command: b.Command})
 			return nil
 		}
+		if b.Verb == events.VerbCreateEnvironment || b.Verb == events.VerbDestroyEnvironment {
+			return f.applyEnvironment(r)
+		}
 		if r.Subject.App == "" {
 			return f.applyGlobal(r, b)
 		}
+	case *events.EnvironmentCreated, *events.EnvironmentModified, *events.EnvironmentDeleted, *events.EnvironmentExpired:
+		return f.applyEnvironment(r)
 	case *events.CommandFinished:
 		f.replays = slices.DeleteFunc(slices.Clone(f.replays), func(c Command) bool { return c.ID == b.ID })
 		return nil

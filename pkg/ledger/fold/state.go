@@ -29,6 +29,8 @@ type State struct {
 	Policies map[string]json.RawMessage
 	Policy   PolicyVersion
 	Replays  []Command // of all that is stuck, which have not finished; oldest first
+	// Environments are those that somebody made, by name.
+	Environments map[events.Slug]*Environment
 }
 
 //go:embed *.go
@@ -99,6 +101,7 @@ func (f *Fold) State() State {
 	s := State{
 		Seq: f.seq, LedgerID: f.ledgerID, Apps: make(map[events.Slug]*App, len(f.apps)),
 		Hold: f.hold, Policies: maps.Clone(f.policies), Policy: f.policy, Replays: f.replays,
+		Environments: maps.Clone(f.environments),
 	}
 	for name, place := range f.apps {
 		s.Apps[name] = place.give()
@@ -111,6 +114,12 @@ func Restore(s State) (*Fold, error) {
 	f := New()
 	f.seq, f.ledgerID, f.hold, f.policy, f.replays = s.Seq, s.LedgerID, s.Hold, s.Policy, s.Replays
 	maps.Copy(f.policies, s.Policies)
+	for name, e := range s.Environments {
+		if e == nil || e.Name != name {
+			return nil, fmt.Errorf("restoring the fold: %w: environment %s is not whole", errNoState, name)
+		}
+		f.environments[name] = e
+	}
 	for name, a := range s.Apps {
 		if a == nil || a.Name != name || a.Envs == nil || slices.Contains(slices.Collect(maps.Values(a.Envs)), nil) {
 			return nil, fmt.Errorf("restoring the fold: %w: app %s is not whole", errNoState, name)
@@ -140,7 +149,7 @@ func (f *Fold) Replace(with *Fold) error {
 		return fmt.Errorf("replacing the fold at %d: the other is at %d", f.seq, s.Seq)
 	}
 	f.ledgerID, f.hold, f.policies, f.policy, f.replays = s.LedgerID, s.Hold, s.Policies, s.Policy, s.Replays
-	f.apps, f.definitions = with.apps, with.definitions
+	f.apps, f.definitions, f.environments = with.apps, with.definitions, s.Environments
 	f.advance(s.Seq)
 	return nil
 }
