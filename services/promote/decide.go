@@ -130,12 +130,12 @@ func newView(a *fold.App, env events.Slug, facts Facts) view {
 // once, and every effect may be carried out again.
 //
 // A slot in flight comes first. Once none is, what the last one left is put in order: how its promotion
-// ended, a rejected version taken back, an operator's wish, the traffic, the old replicas. Then the next
-// run may come.
+// ended, the end of the whole environment, an operator's wish, a rejected version taken back, the plan of an
+// environment that somebody made, the traffic, the old replicas. Then the next run may come.
 func decide(a *fold.App, env events.Slug, facts Facts) Step {
 	v := newView(a, env, facts)
 	for _, next := range []func() Step{
-		v.giveUp, v.announce, v.carryOn, v.conclude, v.restore, v.bringBack, v.direct, v.clean, v.gates, v.take,
+		v.giveUp, v.announce, v.carryOn, v.conclude, v.vacate, v.restore, v.bringBack, v.furnish, v.direct, v.clean, v.gates, v.take,
 	} {
 		if s := next(); s != nil {
 			return s
@@ -193,7 +193,7 @@ func rejection(s *fold.Slot) *events.Trouble {
 // direct makes sure that the traffic is where the ledger says, unless it is about to go elsewhere.
 func (v view) direct() Step {
 	live := v.env.Live()
-	if live == nil || v.facts.Switched >= live.N || v.yields(live) && v.next() != nil {
+	if v.env.Gone || live == nil || v.facts.Switched >= live.N || v.yields(live) && v.next() != nil {
 		return nil
 	}
 	return Switch{Slot: live, Run: v.version(live)}
@@ -203,7 +203,7 @@ func (v view) direct() Step {
 // not proven, a way back.
 func (v view) clean() Step {
 	last := v.env.Last()
-	if last == nil || last.Decision == "" || last.Open() && last.Kind == events.KindDeploy {
+	if v.env.Gone || last == nil || last.Decision == "" || last.Open() && last.Kind == events.KindDeploy {
 		return nil
 	}
 	var keep []*fold.Slot

@@ -171,9 +171,9 @@ func (e *engines) Heal(ctx context.Context, v Version) error {
 // spec is what a slot asks of its engine.
 func (e *engines) spec(ctx context.Context, v Version) (deploy.Spec, error) {
 	d := v.Run.Definition
-	env, ok := d.Environment(v.Env)
+	env, ok := d.Environment(v.Slot.Defined())
 	if !ok {
-		return deploy.Spec{}, fmt.Errorf("the definition of %s names no environment %s", v.Run.Name(), v.Env)
+		return deploy.Spec{}, fmt.Errorf("the definition of %s names no environment %s", v.Run.Name(), v.Slot.Defined())
 	}
 	resolved, err := e.resolve(ctx, v)
 	if err != nil {
@@ -245,3 +245,6 @@ type discard struct{}
 
 func (discard) Write(p []byte) (int, error) { return len(p), nil }
 func (discard) Close() error                { return nil }
+
+// Raze implements Effects.
+func (e *engines) Raze(ctx context.Context, env events.Slug) error { return e.deployer.Raze(ctx, env) }

@@ -208,7 +208,7 @@ func (v view) waits(c candidate) (events.Waiting, bool) {
 
 // barred says what keeps a candidate out, a slot in flight apart.
 func (v view) barred(c candidate) (events.Waiting, bool) {
-	for _, bar := range []func(candidate) (events.Waiting, bool){v.faulty, v.unset, v.older, v.pinned, v.unapproved, v.held, v.queues} {
+	for _, bar := range []func(candidate) (events.Waiting, bool){v.made, v.faulty, v.unset, v.older, v.pinned, v.unapproved, v.held, v.queues} {
 		if w, waits := bar(c); waits {
 			return w, true
 		}

@@ -66,5 +66,8 @@ func (v view) mend(b Blame, run *fold.Run) string {
 }
 
 func (v view) otherVersion() string {
+	if p := v.env.Plan; p != nil {
+		return fmt.Sprintf("mend it, then: towpath env create %s --from %s", v.name, p.From)
+	}
 	return fmt.Sprintf("towpath rollback %s --env %s --to RUN, with a run that was verified there", v.app.Name, v.name)
 }

@@ -36,6 +36,12 @@ type Effects interface {
 	Clean(ctx context.Context, p Place, keep []*fold.Slot, upTo int) error
 	// Heal makes a live slot's instances again that are gone from their engine.
 	Heal(ctx context.Context, v Version) error
+	// Look finds what is otherwise at a place than its live slot and the ledger's settings say. Other containers count
+	// where the place is tidy: where all that is not needed was removed.
+	Look(ctx context.Context, v Version, env *fold.Env, tidy bool) ([]Finding, error)
+	// Raze removes all that is left of an environment: containers, volumes, networks, secrets, and its entries in
+	// the table of what gets traffic. Nothing of it may be under way.
+	Raze(ctx context.Context, env events.Slug) error
 }
 
 // UndrainedError says that the traffic was switched, but not whether requests are still at older instances.
@@ -253,13 +259,18 @@ func (p *promoter) say(ctx context.Context, s Say) error {
 	return err
 }
 
-// heal makes the replicas again that a place has lost, unless somebody is at work on it.
+// heal says what is otherwise at a place than it should be, and makes the replicas again that it has lost, unless
+// somebody is at work on it.
 func (p *promoter) heal(ctx context.Context, at Place) error {
 	mem, ok := p.turns.begin(at)
 	if !ok {
 		return nil
 	}
-	err := p.healLive(ctx, at)
+	gone, err := p.lookForDrift(ctx, at, mem)
+	err = errors.Join(err, p.healLive(ctx, at))
+	if gone && err == nil {
+		_, err = p.lookForDrift(ctx, at, mem)
+	}
 	if !p.turns.end(at) {
 		return err
 	}

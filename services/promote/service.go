@@ -139,9 +139,15 @@ func (s *Service) connect() (*deploy.Deployer, error) {
 // Handle does all that there is to do for the app that the event is about, or for every app.
 func (s *Service) Handle(ctx context.Context, m worker.Message) error {
 	if app := m.Record.Subject.App; app != "" {
-		return patient(s.settle(ctx, app))
+		return errors.Join(patient(s.settle(ctx, app)), s.settleEnvironments(ctx))
 	}
-	return patient(s.settleAll(ctx))
+	return s.settleEverything(ctx)
+}
+
+// settleEverything goes through all environments that somebody made, and all apps: the apps have their plans from the
+// first look at the environments, and may have left one with nothing for the second.
+func (s *Service) settleEverything(ctx context.Context) error {
+	return errors.Join(s.settleEnvironments(ctx), patient(s.settleAll(ctx)), s.settleEnvironments(ctx))
 }
 
 // storePause is after how long a store of settings that does not answer is asked again.
@@ -297,11 +303,14 @@ func (s *Service) lookAround(ctx context.Context) {
 				s.promoter.turns.retryCleaning(Place{a.Name, env})
 			}
 		}
-		if err := s.settleAll(ctx); err != nil && ctx.Err() == nil {
+		if err := s.settleEverything(ctx); err != nil && ctx.Err() == nil {
 			s.rt.Logger.Warn("looking around: not all could be done, to be tried again", "err", err)
 		}
 		s.healAll(ctx)
 		s.reconcileCatalog(ctx)
+		if err := s.settleEnvironments(ctx); err != nil && ctx.Err() == nil {
+			s.rt.Logger.Warn("looking around: an environment is left to the next look", "err", err)
+		}
 		select {
 		case <-ctx.Done():
 			return

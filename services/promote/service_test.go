@@ -99,6 +99,18 @@ func (f *fakeEngine) Clean(_ context.Context, p promote.Place, keep []*fold.Slot
 
 func (f *fakeEngine) Heal(context.Context, promote.Version) error { return nil }
 
+func (f *fakeEngine) Look(context.Context, promote.Version, *fold.Env, bool) ([]promote.Finding, error) {
+	return nil, nil
+}
+
+func (f *fakeEngine) Raze(_ context.Context, env events.Slug) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.traffic, env)
+	delete(f.digests, env)
+	return nil
+}
+
 func (f *fakeEngine) preparing(p func(context.Context, promote.Version) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

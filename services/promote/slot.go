@@ -26,6 +26,9 @@ func (v view) giveUp() Step {
 
 // unwanted says why a slot in flight is not to go on.
 func (v view) unwanted(s *fold.Slot) (why string, unwanted bool) {
+	if v.env.Ending && s.Kind != events.KindRemove {
+		return fmt.Sprintf("%s is being destroyed", v.name), true
+	}
 	if s.Kind == events.KindRestore && s.From == 0 {
 		return "no earlier version of " + v.place() + " can be brought back; name a run that was verified there", true
 	}
@@ -111,7 +114,7 @@ func (v view) deploy(s *fold.Slot) Step {
 // bring back, the slot is taken all the same, and abandoned with that reason, so that the command has
 // its answer in the ledger.
 func (v view) restore() Step {
-	if v.inFlight() || len(v.env.Rollbacks) == 0 {
+	if v.inFlight() || v.env.Ending || len(v.env.Rollbacks) == 0 {
 		return nil
 	}
 	c := v.env.Rollbacks[0]
@@ -121,6 +124,9 @@ func (v view) restore() Step {
 		v.carry(b, target)
 		pins := v.facts.Restore[target.N]
 		b.Pins = events.Pins{Config: target.Pins.Config, Secrets: pins.Secrets}
+		if c.WithSecrets {
+			b.Pins = target.Pins
+		}
 	}
 	return v.taken(b)
 }
@@ -132,7 +138,7 @@ func (v view) target(c fold.Command) *fold.Slot {
 	switch {
 	case c.Slot > 0:
 		if s := v.env.Slot(c.Slot); s != nil && s.Decision == events.Live && s.Digest != "" {
-			return v.origin(s)
+			return v.env.Origin(s)
 		}
 		return nil
 	case c.Run > 0:
@@ -142,25 +148,17 @@ func (v view) target(c fold.Command) *fold.Slot {
 	if live == nil {
 		return nil
 	}
-	return v.proven(v.origin(live).N-1, func(s *fold.Slot) bool { return s.Digest != live.Digest })
+	return v.proven(v.env.Origin(live).N-1, func(s *fold.Slot) bool { return s.Digest != live.Digest })
 }
 
 // proven returns the newest slot up to n that stands, holds a version and fits, or nil.
 func (v view) proven(n int, fits func(*fold.Slot) bool) *fold.Slot {
 	for ; n > 0; n-- {
 		if s := v.env.Slot(n); s.Closing.Stands() && s.Digest != "" && fits(s) {
-			return v.origin(s)
+			return v.env.Origin(s)
 		}
 	}
 	return nil
-}
-
-// origin returns the slot that first held the version and pins that a slot brought back.
-func (v view) origin(s *fold.Slot) *fold.Slot {
-	for s.From != 0 {
-		s = v.env.Slot(s.From)
-	}
-	return s
 }
 
 // bringBack takes a slot for the last good version when the one that has the traffic was not verified.
@@ -170,7 +168,7 @@ func (v view) bringBack() Step {
 	if v.inFlight() || live == nil || live.Closing == "" || live.Closing.Stands() {
 		return nil
 	}
-	if live.Kind != events.KindDeploy && live.Kind != events.KindRestore {
+	if live.Kind != events.KindDeploy && live.Kind != events.KindRestore && live.Kind != events.KindCreate {
 		return nil
 	}
 	if last.N > live.N && (last.Kind == events.KindRollback || last.Kind == events.KindRemove) {
@@ -233,7 +231,7 @@ func (v view) claim(k events.Kind) *events.SlotTaken {
 
 // carry fills in the version of an earlier slot.
 func (v view) carry(b *events.SlotTaken, from *fold.Slot) {
-	b.From, b.Run = from.N, from.Run
+	b.From, b.Run, b.Like = from.N, from.Run, from.Like
 	b.ArtifactID, b.Repository, b.Digest = from.ArtifactID, from.Repository, from.Digest
 }
 

@@ -28,10 +28,11 @@ type turn struct {
 
 // memory is what this process has done at a place.
 type memory struct {
-	switched int     // the slot that the traffic was sent to
-	cleaned  Cleaned // the state after which what is not needed was removed
-	untidy   bool    // the removal failed: to be tried again at the next sweep
-	waived   int     // the slot whose switch no longer waits for older requests
+	switched int             // the slot that the traffic was sent to
+	cleaned  Cleaned         // the state after which what is not needed was removed
+	untidy   bool            // the removal failed: to be tried again at the next sweep
+	waived   int             // the slot whose switch no longer waits for older requests
+	suspects map[string]bool // what was found at the last look, and may be about to be said in the ledger
 }
 
 func newTurns() *turns { return &turns{places: map[Place]*turn{}} }
@@ -61,6 +62,13 @@ func (t *turns) end(p Place) (again bool) {
 	again, at.again = at.again, false
 	at.busy = again
 	return again
+}
+
+// mine is what this process knows of a place at which the caller has the turn.
+func (t *turns) mine(p Place) *memory {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return &t.places[p].memory
 }
 
 // waive has the switch to a slot wait no longer for requests at older ones.

@@ -33,7 +33,7 @@ func decide(a *fold.App, env events.Slug) (trial, bool) {
 		return trial{}, false
 	}
 	t := trial{slot: s, run: run, attempt: s.TrialAttempt, service: *run.Definition.Service}
-	if e, ok := run.Definition.Environment(env); ok {
+	if e, ok := run.Definition.Environment(s.Defined()); ok {
 		t.checks = e.Verify
 	}
 	e := run.Env(env)

@@ -200,7 +200,7 @@ func (s *Service) instances(ctx context.Context, place discovery.Place, t trial)
 // verifies reports whether the policy that the run pins has the environment's checks run.
 func (s *Service) verifies(t trial) bool {
 	p, err := policy.ParseText(s.rt.Fold.Policy(t.run.Policy))
-	return err != nil || p.Verifies(t.slot.Environment)
+	return err != nil || p.Verifies(t.slot.Defined())
 }
 
 // fenced returns a context that ends with errFenced as soon as the verification no longer counts.

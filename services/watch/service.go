@@ -115,7 +115,7 @@ func (s *Service) look(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now, notes := time.Now(), &noted{client: s.rt.Ledger, logger: s.rt.Logger, left: noteBound, by: map[events.Writer][]ledger.Note{}}
-	var failed []error // of one app; it keeps none of the others from being looked at
+	failed := []error{s.expire(ctx, now)} // of one app; it keeps none of the others from being looked at
 	for _, a := range s.rt.Fold.Apps() {
 		if before := s.looked[a.Name]; before.seq == a.Seq && (before.next.IsZero() || now.Before(before.next)) {
 			continue
