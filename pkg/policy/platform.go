@@ -49,10 +49,11 @@ const (
 	NoticeStuck    = "stuck"    // an operator has to act
 	NoticeFailed   = "failed"   // the author has to act
 	NoticeDone     = "done"     // a run is verified in its last environment
+	NoticeDrift    = "drift"    // something was changed behind Towpath's back
 )
 
 // NoticeKinds are all kinds of notifications.
-var NoticeKinds = []string{NoticeApproval, NoticeStuck, NoticeFailed, NoticeDone}
+var NoticeKinds = []string{NoticeApproval, NoticeStuck, NoticeFailed, NoticeDone, NoticeDrift}
 
 // Engines says which Docker Engine does what.
 type Engines struct {

@@ -38,6 +38,8 @@ func decide(now *fold.App, seq uint64, subject events.Subject, event events.Even
 		return n.approval(now, run, body.Waiting)
 	case *events.StageStuck:
 		return n.stuck(run, body)
+	case *events.DriftDetected:
+		return n.drift(now, subject, body.Drift)
 	case *events.SlotClosed:
 		// A rollback closes slots of runs that were done long ago.
 		if slot := now.Env(body.Environment).Slot(body.Slot); slot != nil && slot.Kind == events.KindDeploy {
@@ -92,6 +94,16 @@ func (n notice) stuck(run *fold.Run, b *events.StageStuck) (notice, bool) {
 	n.Text = fmt.Sprintf("%s is stuck in %s: an operator has to act", run.Name(), place(b.Stage, b.Environment))
 	n.Detail, n.Command = b.LastError, b.Command
 	n.ID = events.Key(n.Kind, run.ChainID, b.Stage, string(b.Environment), fmt.Sprint(b.Attempt))
+	return n, true
+}
+
+// drift is worth hearing of also where it is over by now: a container that was gone is made again at once.
+func (n notice) drift(app *fold.App, subject events.Subject, d events.Drift) (notice, bool) {
+	n.Kind, n.Env = policy.NoticeDrift, d.Environment
+	n.Text = fmt.Sprintf("%s in %s was changed behind Towpath's back", app.Name, d.Environment)
+	n.Detail = fmt.Sprintf("%s: %s, expected: %s", d.What, d.Found, d.Expected)
+	n.Command = "towpath env show " + string(d.Environment)
+	n.ID = events.Key(n.Kind, string(app.Name), string(d.Environment), fmt.Sprint(subject.Attempt))
 	return n, true
 }
 
