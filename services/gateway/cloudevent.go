@@ -40,6 +40,7 @@ type saying struct {
 	order      order
 	onBehalfOf string // external name of the person who said it; empty: whoever sent it
 	at         time.Time
+	dryRun     bool // it is only to be said what it would do
 }
 
 // said is the content of a command.received event that comes in. Who says it and where is found out, not believed.
@@ -54,6 +55,8 @@ type said struct {
 	Rebuild     bool        `json:"rebuild"`
 	Policy      string      `json:"policy"`
 	AllStuck    bool        `json:"allStuck"`
+	WithSecrets bool        `json:"withSecrets"`
+	DryRun      bool        `json:"dryRun"` // only say what it would do
 	OnBehalfOf  string      `json:"onBehalfOf"`
 }
 
@@ -207,13 +210,13 @@ func readCommand(attribute func(string) string, data []byte) (saying, error) {
 	if err := decodeWhole(event.Subject.Content, &content, true); err != nil {
 		return saying{}, badEvent("subject.content: %v", err)
 	}
-	return saying{order: content.order(event.Subject.ID), onBehalfOf: content.OnBehalfOf, at: at}, nil
+	return saying{order: content.order(event.Subject.ID), onBehalfOf: content.OnBehalfOf, at: at, dryRun: content.DryRun}, nil
 }
 
 func (s said) order(id string) order {
 	return order{
 		ID: id, Verb: s.Verb, App: s.App, Run: s.Run, Stage: s.Stage, Env: s.Environment, Digest: s.Digest, Reason: s.Reason,
-		Rebuild: s.Rebuild, Policy: s.Policy, AllStuck: s.AllStuck,
+		Rebuild: s.Rebuild, Policy: s.Policy, AllStuck: s.AllStuck, WithSecrets: s.WithSecrets,
 	}
 }
 

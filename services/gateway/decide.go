@@ -101,6 +101,8 @@ type order struct {
 	Rebuild  bool        `json:"rebuild"`  // replay: build even where the same tree was built before
 	Policy   string      `json:"policy"`   // replay: pinned (also where it is empty) or current
 	AllStuck bool        `json:"allStuck"` // replay: everything that is stuck, of an app or of all
+	// WithSecrets is of a rollback: the secrets of that time come back too.
+	WithSecrets bool `json:"withSecrets"`
 }
 
 // The policies that a replay can be judged by.
@@ -183,6 +185,7 @@ type scope struct {
 	// none for orders that use none.
 	present *events.Pins
 	missing []string
+	then    *then // of a rollback that has a version to bring back
 }
 
 // decision is what becomes of an order that makes sense.
@@ -246,32 +249,6 @@ func decideHold(o order, s scope, d decision) (decision, *problem) {
 		d.text = what + " goes on"
 	}
 	return d, nil
-}
-
-func decideRollback(o order, s scope, d decision) (decision, *problem) {
-	place := fmt.Sprintf("%s in %s", o.App, o.Env)
-	env := s.app.Env(o.Env)
-	live := env.Live()
-	if o.Env == "" {
-		return d, invalid("rolling back", string(o.App), "no environment is named", "name it with --env")
-	}
-	if live == nil {
-		return d, conflict("rolling back", place, "nothing has run there", "")
-	}
-	for _, slot := range slices.Backward(env.Slots) {
-		if !slot.Closing.Stands() || slot.Kind == events.KindRemove || slot.Digest == "" {
-			continue
-		}
-		if o.Run > 0 && slot.Run == o.Run || o.Run == 0 && slot.N < live.N && slot.Digest != live.Digest {
-			d.command.Slot, d.command.Run, d.command.Digest = slot.N, slot.Run, slot.Digest
-			d.text = fmt.Sprintf("%s comes back to %s (%s)", fold.Name(o.App, slot.Run), o.Env, shortDigest(slot.Digest))
-			return d, nil
-		}
-	}
-	if o.Run > 0 {
-		return d, conflict("rolling back", place, fold.Name(o.App, o.Run)+" was never verified there", "towpath show "+fold.Name(o.App, o.Run))
-	}
-	return d, conflict("rolling back", place, "no other version was verified there before "+fold.Name(o.App, live.Run), "")
 }
 
 // decideResponse judges an approval or a denial. It binds the digest that the actor looked at.

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -208,13 +207,7 @@ func (s scope) settingChanges(run *fold.Run, env events.Slug) []view.SettingChan
 		return changes
 	}
 	compare := func(kind settings.Kind, was, is map[string]uint64) {
-		keys := slices.Sorted(maps.Keys(was))
-		for _, key := range slices.Sorted(maps.Keys(is)) {
-			if _, used := was[key]; !used {
-				keys = append(keys, key)
-			}
-		}
-		for _, key := range keys {
+		for _, key := range keysOf(was, is) {
 			if was[key] != is[key] {
 				changes = append(changes, view.SettingChange{Key: key, Kind: string(kind), Was: was[key], Is: is[key]})
 			}

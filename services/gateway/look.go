@@ -256,7 +256,7 @@ func logHead(one logWanted, i int) string {
 }
 
 func doEnvironments(c *call) error {
-	writeJSON(c.w, http.StatusOK, view.Environments(c.s.fold().Apps()))
+	writeJSON(c.w, http.StatusOK, c.s.environments())
 	return nil
 }
 

@@ -49,6 +49,8 @@ func sampleBody(pattern string) any {
 		return newSpoken("sample-1234", said{Verb: "hold", App: "hello"}).structured()
 	case strings.Contains(pattern, "/v1/submit"):
 		return view.Submission{App: "hello", Image: "127.0.0.1:1/hello@sha256:" + strings.Repeat("a", 64)}
+	case pattern == "POST /v1/environments":
+		return view.NewEnvironment{ID: "sample-1234", Name: "demo", From: "dev"}
 	case strings.Contains(pattern, "/v1/apps"):
 		return map[string]string{"app": "another"}
 	case strings.HasPrefix(pattern, "PUT"):
@@ -115,14 +117,14 @@ func TestRoles(t *testing.T) {
 	w := newWorking(t, helloYAML)
 	w.git("push", s.remote("hello"), "main")
 	may := map[string][]string{
-		identity.RoleOperator:  {"POST /v1/commands", "PUT /v1/settings/{env}/{app}/{key}", "PUT /v1/secrets/{env}/{app}/{key}"},
+		identity.RoleOperator:  {"POST /v1/environments", "POST /v1/commands", "PUT /v1/settings/{env}/{app}/{key}", "PUT /v1/secrets/{env}/{app}/{key}"},
 		identity.RoleDeveloper: {"PUT /v1/settings/{env}/{app}/{key}", "PUT /v1/secrets/{env}/{app}/{key}", "POST /v1/apps"},
 		identity.RoleApprover:  {},
 		identity.RoleBot:       {"POST /v1/submit"},
 	}
 	for role, patterns := range may {
 		token := s.newToken(t, identity.KindPerson, role)
-		for _, pattern := range []string{"POST /v1/commands", "PUT /v1/settings/{env}/{app}/{key}", "PUT /v1/secrets/{env}/{app}/{key}", "POST /v1/apps"} {
+		for _, pattern := range []string{"POST /v1/environments", "POST /v1/commands", "PUT /v1/settings/{env}/{app}/{key}", "PUT /v1/secrets/{env}/{app}/{key}", "POST /v1/apps"} {
 			method, path := sample(pattern)
 			body := sampleBody(pattern)
 			if o, ok := body.(order); ok {

@@ -26,7 +26,8 @@ const verbStatus = "status"
 // heard is the answer to a command that came in as an event.
 type heard struct {
 	view.Answer
-	Run *view.Run `json:"run,omitempty"` // of status
+	Run     *view.Run     `json:"run,omitempty"`     // of status
+	Preview *view.Preview `json:"preview,omitempty"` // where it was only asked what the command would do
 }
 
 // about says what Authorize is to be asked about the order itself, whoever said it.
@@ -90,6 +91,10 @@ func (s *Service) heed(ctx context.Context, by speaker, said saying) (heard, err
 	if said.order.Verb == verbStatus {
 		return s.status(said.order)
 	}
+	if said.dryRun {
+		p, err := s.desk.preview(ctx, by, said.order)
+		return heard{Answer: view.Answer{ID: said.order.ID, Text: p.Text}, Preview: &p}, err
+	}
 	answer, err := s.desk.command(ctx, by, said.order)
 	return heard{Answer: answer}, err
 }
@@ -142,7 +147,7 @@ func (s *Service) status(o order) (heard, error) {
 			text += more.before + more.text
 		}
 	}
-	return heard{view.Answer{ID: o.ID, Text: text, Seq: v.Seq}, &v}, nil
+	return heard{Answer: view.Answer{ID: o.ID, Text: text, Seq: v.Seq}, Run: &v}, nil
 }
 
 const (

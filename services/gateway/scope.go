@@ -15,6 +15,11 @@ func (s *Service) scope(ctx context.Context, o order, app *fold.App, actor ident
 		app: app, held: s.fold().Held(), actor: actor.ID, roles: actor.Roles, newest: s.fold().CurrentPolicy().Digest,
 		rule: s.approvalRule, ruleBy: s.ruleBy, maySkip: s.maySkip,
 	}
+	if o.Verb == events.VerbRollback && o.Env != "" {
+		var err error
+		in.then, err = s.then(ctx, o, app)
+		return in, err
+	}
 	if o.Verb != events.VerbReplay {
 		return in, nil
 	}

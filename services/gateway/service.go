@@ -53,6 +53,7 @@ type Service struct {
 	polling     *polling
 	starting    locks           // one start of a run at a time for each app
 	reconciling locks           // one look at git's log at a time for each app
+	making      locks           // one change of an environment as a whole at a time
 	stopping    context.Context // ends when no new work is taken
 	panics      atomic.Int64    // requests that made the gateway panic
 	desk        *desk
@@ -203,6 +204,7 @@ func (s *Service) serve(ctx context.Context, hooks, listener net.Listener) error
 	work.Go(func() { s.keepPolling(working) })
 	work.Go(func() { hearing(working) })
 	work.Go(func() { s.keepReplaying(working) })
+	work.Go(func() { s.keepClearing(working) })
 	for _, bucket := range noteBuckets {
 		work.Go(func() { s.keepNotes(working, bucket) })
 	}

@@ -93,7 +93,7 @@ func (c *call) knowsEnvironment() error {
 		return nil
 	}
 	names := app.Runs[len(app.Runs)-1].Definition.EnvironmentNames()
-	if slices.Contains(names, c.env) || len(app.Env(c.env).Slots) > 0 {
+	if env := app.Env(c.env); slices.Contains(names, c.env) || len(env.Slots) > 0 && !env.Gone {
 		return nil
 	}
 	return notFound("setting", fmt.Sprintf("%s of %s in %s", c.r.PathValue("key"), c.app, c.env), "its pipeline has no such environment", "one of "+joined(names))
@@ -141,6 +141,9 @@ func doSetSecret(c *call) error {
 
 func doDeleteConfig(c *call) error {
 	key := c.r.PathValue("key")
+	if err := c.stillNeeded(settings.Config, key); err != nil {
+		return err
+	}
 	version, err := c.s.settings.DeleteConfig(c.r.Context(), c.env, c.app, key)
 	if err != nil {
 		return settingProblem("removing", c, err)
@@ -152,6 +155,9 @@ func doDeleteConfig(c *call) error {
 
 func doDeleteSecret(c *call) error {
 	key := c.r.PathValue("key")
+	if err := c.stillNeeded(settings.Secrets, key); err != nil {
+		return err
+	}
 	version, err := c.s.settings.DeleteSecret(c.r.Context(), c.env, c.app, key)
 	if err != nil {
 		return settingProblem("removing", c, err)
@@ -243,22 +249,11 @@ func (s *Service) reconcileSettings(ctx context.Context) error {
 		return err
 	}
 	for _, change := range changes {
-		about := events.About{ID: fmt.Sprintf("%s/%s/%s", change.Env, change.App, change.Key)}
-		var body events.Body = &events.SettingChanged{
-			About: about, Key: change.Key, App: change.App, Environment: change.Env, Version: change.Version, Deleted: change.Deleted, Actor: string(events.Gateway),
+		fresh, err := s.recordSetting(ctx, change, string(events.Gateway))
+		if err != nil {
+			return err
 		}
-		if change.Kind == settings.Secrets {
-			body = &events.SecretChanged{
-				About: about, Key: change.Key, App: change.App, Environment: change.Env, Version: change.Version, Deleted: change.Deleted, Actor: string(events.Gateway),
-			}
-		}
-		subject := events.SettingSubject(s.epoch(), body.Type(), change.App, change.Env, change.Key, change.Version)
-		_, err := s.rt.Append(ctx, subject, events.New(events.Gateway, time.Now(), "", body))
-		var exists *ledger.ExistsError
-		if err != nil && !errors.As(err, &exists) {
-			return fmt.Errorf("recording that %s of %s in %s is version %d: %w", change.Key, change.App, change.Env, change.Version, err)
-		}
-		if err == nil {
+		if fresh {
 			s.logger.Info("a setting that was changed before is recorded now", "app", change.App, "env", change.Env, "key", change.Key)
 		}
 	}

@@ -19,7 +19,6 @@ import (
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/services/gateway/git"
-	"towpath.dev/services/gateway/view"
 )
 
 // asked is what an auditor wants the story of: a run, what serves in an environment, or a digest.
@@ -277,7 +276,7 @@ func (s *Service) askInventory(ctx context.Context, env events.Slug) (found audi
 // knownEnvironment is an error for the name of an environment that no app has.
 func (s *Service) knownEnvironment(env events.Slug) error {
 	var names []string
-	for _, e := range view.Environments(s.fold().Apps()) {
+	for _, e := range s.environments() {
 		if e.Name == string(env) {
 			return nil
 		}

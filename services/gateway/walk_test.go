@@ -19,6 +19,7 @@ var askedOf = map[string]identity.Verb{
 	"POST /v1/apps":                           identity.CreateApp,
 	"POST /v1/submit":                         identity.Submit,
 	"POST /v1/commands":                       identity.Hold,
+	"POST /v1/environments":                   identity.ManageEnvironments,
 	"POST /v1/events":                         identity.Hold,
 	"GET /v1/audit/story":                     identity.Audit,
 	"GET /git/{repository}/info/refs":         identity.Submit,
@@ -38,6 +39,8 @@ var rolesFor = map[identity.Verb][]string{
 	identity.SetConfig:    {identity.RoleOperator, identity.RoleDeveloper},
 	identity.SetSecret:    {identity.RoleOperator, identity.RoleDeveloper},
 	identity.ManageActors: {},
+
+	identity.ManageEnvironments: {identity.RoleOperator},
 }
 
 // Every route, as every role and every kind of actor, lets through whom Authorize allows and nobody else.

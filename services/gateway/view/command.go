@@ -16,6 +16,7 @@ type Preview struct {
 	Kept      []string        `json:"kept,omitempty"`    // effects that stay as they are
 	Runs      []string        `json:"runs,omitempty"`    // effects that run (again)
 	Pins      *Pins           `json:"pins,omitempty"`
+	Image     *ImageChange    `json:"image,omitempty"` // of a rollback
 	Settings  []SettingChange `json:"settings,omitempty"`
 	Approvals []Approval      `json:"approvals,omitempty"`
 	Groups    []StuckGroup    `json:"groups,omitempty"` // of a replay of all that is stuck
@@ -29,13 +30,24 @@ type Pins struct {
 	PolicyWas  string `json:"policyWas,omitempty"` // where it is another now
 }
 
-// SettingChange is a setting that is not as the attempt before had it. Values are never shown.
+// SettingChange is a setting that is not as the attempt before had it. Values of secrets are never shown.
 type SettingChange struct {
 	Key     string `json:"key"`
 	Kind    string `json:"kind"`              // config or secret
 	Was     uint64 `json:"was,omitempty"`     // version; 0: it was not used
 	Is      uint64 `json:"is,omitempty"`      // version; 0: it is not used any more
 	Missing bool   `json:"missing,omitempty"` // it has no value now: the attempt will wait for one
+	// WasValue and IsValue are of configuration that a rollback changes, where they are still known.
+	WasValue *string `json:"wasValue,omitempty"`
+	IsValue  *string `json:"isValue,omitempty"`
+}
+
+// ImageChange is what a rollback runs instead of what runs now.
+type ImageChange struct {
+	Was    string `json:"was"` // digest
+	WasRun string `json:"wasRun"`
+	Is     string `json:"is"`
+	IsRun  string `json:"isRun"`
 }
 
 // Approval is what becomes of an approval that was given.

@@ -40,11 +40,35 @@ func NewApp(app *fold.App, git string) App {
 type Environment struct {
 	Name string   `json:"name"`
 	Apps []string `json:"apps"`
+	Made *Made    `json:"made,omitempty"` // of one that somebody made; absent: a stage of pipelines
+	// Stale are the apps of which settings were changed since they were deployed there, and Drifts how much there is
+	// otherwise than the ledger says.
+	Stale  []string `json:"stale,omitempty"`
+	Drifts int      `json:"drifts,omitempty"`
+	Seq    uint64   `json:"seq,omitempty"` // up to which event this is so
 }
 
-// Environments lists the environments of all apps: those of their newest pipelines, in that order, and those where
-// something of theirs was ever deployed.
-func Environments(apps []*fold.App) []Environment {
+// Made is how an environment is that somebody made.
+type Made struct {
+	From    string      `json:"from"`
+	Actor   string      `json:"actor"`
+	Since   time.Time   `json:"since"`
+	Expires *time.Time  `json:"expires,omitempty"`
+	State   string      `json:"state"` // creating, up, incomplete or ending
+	Up      int         `json:"up"`
+	Of      int         `json:"of"`
+	Failed  []FailedApp `json:"failed,omitempty"`
+}
+
+// FailedApp is an app that did not come up in an environment that somebody made.
+type FailedApp struct {
+	App string `json:"app"`
+	Why string `json:"why"`
+}
+
+// Environments lists the environments of all apps: those of their newest pipelines, in that order, then those where
+// something of theirs was ever deployed, then those that somebody made.
+func Environments(apps []*fold.App, made []*fold.Environment) []Environment {
 	list := []Environment{}
 	add := func(name events.Slug, app *fold.App) {
 		i := slices.IndexFunc(list, func(e Environment) bool { return e.Name == string(name) })
@@ -54,6 +78,7 @@ func Environments(apps []*fold.App) []Environment {
 		}
 		if !slices.Contains(list[i].Apps, string(app.Name)) {
 			list[i].Apps = append(list[i].Apps, string(app.Name))
+			list[i].look(app)
 		}
 	}
 	for _, app := range apps {
@@ -68,13 +93,63 @@ func Environments(apps []*fold.App) []Environment {
 			add(name, app)
 		}
 	}
+	for _, e := range made {
+		if e.Gone {
+			continue
+		}
+		i := slices.IndexFunc(list, func(v Environment) bool { return v.Name == string(e.Name) })
+		if i < 0 {
+			list = append(list, Environment{Name: string(e.Name), Apps: []string{}})
+			i = len(list) - 1
+		}
+		list[i].Made = newMade(e, apps)
+	}
 	return list
+}
+
+// look adds what is not as it should be about one app.
+func (e *Environment) look(app *fold.App) {
+	env := app.Env(events.Slug(e.Name))
+	if live := env.Live(); live != nil && live.Kind != events.KindRemove && len(env.Stale(live)) > 0 {
+		e.Stale = append(e.Stale, string(app.Name))
+	}
+	e.Drifts += len(env.Drifts)
+}
+
+func newMade(e *fold.Environment, apps []*fold.App) *Made {
+	m := &Made{
+		From: string(e.Made.From), Actor: e.Made.Actor, Since: e.Since, Expires: e.Made.Expires, State: "creating", Of: len(e.Made.Apps),
+	}
+	for _, one := range e.Made.Apps {
+		i := slices.IndexFunc(apps, func(a *fold.App) bool { return a.Name == one.App })
+		if i < 0 || !e.Created {
+			continue
+		}
+		switch s := apps[i].Env(e.Name).Carrier(); {
+		case s == nil:
+		case s.Decision == events.Abandoned || s.Closing == events.Rejected:
+			m.Failed = append(m.Failed, FailedApp{string(one.App), s.Why})
+		case s.Trial != nil && s.Trial.Outcome == events.Error && s.Closing == "":
+			m.Failed = append(m.Failed, FailedApp{string(one.App), s.Trial.Reason})
+		case s.Closing != "":
+			m.Up++
+		}
+	}
+	switch {
+	case e.Ending != nil:
+		m.State = "ending"
+	case m.Up == m.Of:
+		m.State = "up"
+	case m.Up+len(m.Failed) == m.Of:
+		m.State = "incomplete"
+	}
+	return m
 }
 
 func sortedKeys(envs map[events.Slug]*fold.Env) []events.Slug {
 	var names []events.Slug
 	for name, env := range envs {
-		if len(env.Slots) > 0 {
+		if len(env.Slots) > 0 && !env.Gone {
 			names = append(names, name)
 		}
 	}
@@ -90,6 +165,25 @@ type Deployment struct {
 	Endpoints []string  `json:"endpoints"`
 	Since     time.Time `json:"since"`
 	Skipped   *Asked    `json:"skipped,omitempty"` // who skipped its verification: it was never verified there
+	// Stale are settings that were changed since: what was verified is not what its next start would use.
+	Stale  []Stale `json:"stale,omitempty"`
+	Drifts []Drift `json:"drifts,omitempty"` // what is otherwise there than the ledger says
+}
+
+// Stale is a setting that is no longer the one that a deployment is pinned to.
+type Stale struct {
+	Key     string `json:"key"`
+	Kind    string `json:"kind"` // config or secret
+	Pinned  uint64 `json:"pinned"`
+	Present uint64 `json:"present,omitempty"` // 0: it is gone
+}
+
+// Drift is something that was changed behind Towpath's back.
+type Drift struct {
+	What     string    `json:"what"`
+	Expected string    `json:"expected"`
+	Found    string    `json:"found"`
+	Since    time.Time `json:"since"`
 }
 
 // Deployments lists what runs in an environment. edge is the edge's URL.
@@ -102,6 +196,12 @@ func Deployments(apps []*fold.App, env events.Slug, edge string) []Deployment {
 		}
 		d := Deployment{
 			App: string(app.Name), Digest: slot.Digest, Run: fold.Name(app.Name, slot.Run), Since: slot.DecidedAt, Endpoints: []string{},
+		}
+		for _, one := range app.Env(env).Stale(slot) {
+			d.Stale = append(d.Stale, Stale(one))
+		}
+		for _, one := range app.Env(env).Drifts {
+			d.Drifts = append(d.Drifts, Drift{What: one.What, Expected: one.Expected, Found: one.Found, Since: one.At})
 		}
 		if by := skippedIn(app.Env(env), slot); by != nil {
 			d.Skipped = &Asked{Actor: by.Actor, Reason: by.Reason}

@@ -18,7 +18,7 @@ func TrafficDifference(apps []*fold.App, table map[discovery.Place]discovery.Ent
 	want := map[discovery.Place]*fold.Slot{}
 	for _, a := range apps {
 		for env, e := range a.Envs {
-			if live := e.Live(); live != nil {
+			if live := e.Live(); live != nil && !e.Gone {
 				want[discovery.Place{Env: env, App: a.Name}] = live
 			}
 		}

@@ -180,13 +180,13 @@ func TestEnvironments(t *testing.T) {
 	other := foldtest.Definition("app: other\nenvironments: [{name: dev}, {name: qa}]\n")
 	l.Push(other, policy)
 	var got []string
-	for _, e := range Environments(l.Fold().Apps()) {
+	for _, e := range Environments(l.Fold().Apps(), nil) {
 		got = append(got, e.Name+" "+strings.Join(e.Apps, "+"))
 	}
 	if want := "dev hello+other, prod hello, qa other, old hello"; strings.Join(got, ", ") != want {
 		t.Errorf("environments %v", got)
 	}
-	if Environments(nil) == nil {
+	if Environments(nil, nil) == nil {
 		t.Error("no environments are null")
 	}
 	for edge, want := range map[string]string{"": "", "http://x": "http://a.b.localhost/", "https://x:443": "https://a.b.localhost:443/", ":": ""} {

@@ -1,0 +1,175 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"towpath.dev/events"
+	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/pkg/settings"
+	"towpath.dev/services/gateway/view"
+)
+
+// then are the settings of a rollback: values of configuration by key and version, the versions that secrets have now,
+// and what that version needs and is no longer kept.
+type then struct {
+	values  map[string]map[uint64]string
+	secrets map[string]uint64
+	lost    []string
+}
+
+// rollbackTarget returns the slot that an order brings back, and the one whose version and pins that has; nils: there
+// is none.
+func rollbackTarget(o order, app *fold.App) (slot, origin *fold.Slot) {
+	env := app.Env(o.Env)
+	live := env.Live()
+	if live == nil {
+		return nil, nil
+	}
+	for _, slot := range slices.Backward(env.Slots) {
+		if !slot.Closing.Stands() || slot.Kind == events.KindRemove || slot.Digest == "" {
+			continue
+		}
+		if o.Run > 0 && slot.Run == o.Run || o.Run == 0 && slot.N < live.N && slot.Digest != live.Digest {
+			return slot, env.Origin(slot)
+		}
+	}
+	return nil, nil
+}
+
+// then looks up what a rollback's settings were and are.
+func (s *Service) then(ctx context.Context, o order, app *fold.App) (*then, error) {
+	_, origin := rollbackTarget(o, app)
+	if origin == nil {
+		return nil, nil
+	}
+	t := &then{values: map[string]map[uint64]string{}, secrets: map[string]uint64{}}
+	lost := func(kind settings.Kind, key string, version uint64) {
+		t.lost = append(t.lost, fmt.Sprintf("version %d of %s %s is no longer kept", version, kind, key))
+	}
+	for _, pins := range []map[string]uint64{app.Env(o.Env).Live().Pins.Config, origin.Pins.Config} {
+		for key, version := range pins {
+			value, err := s.settings.GetConfigAt(ctx, o.Env, o.App, key, version)
+			switch {
+			case errors.Is(err, settings.ErrNotSet):
+				if origin.Pins.Config[key] == version {
+					lost(settings.Config, key, version)
+				}
+				continue
+			case err != nil:
+				return nil, err
+			}
+			if t.values[key] == nil {
+				t.values[key] = map[uint64]string{}
+			}
+			t.values[key][version] = value
+		}
+	}
+	items, err := s.settings.ListSecrets(ctx, o.Env, o.App)
+	if err != nil {
+		return nil, err
+	}
+	for _, item := range items {
+		t.secrets[item.Key] = item.Version
+	}
+	for key, version := range origin.Pins.Secrets {
+		switch {
+		case o.WithSecrets:
+			if _, err := s.settings.GetSecretAt(ctx, o.Env, o.App, key, version); errors.Is(err, settings.ErrNotSet) {
+				lost(settings.Secrets, key, version)
+			} else if err != nil {
+				return nil, err
+			}
+		case t.secrets[key] == 0:
+			t.lost = append(t.lost, fmt.Sprintf("secret %s has no value", key))
+		}
+	}
+	slices.Sort(t.lost)
+	t.lost = slices.Compact(t.lost)
+	return t, nil
+}
+
+func decideRollback(o order, s scope, d decision) (decision, *problem) {
+	const doing = "rolling back"
+	place := fmt.Sprintf("%s in %s", o.App, o.Env)
+	live := s.app.Env(o.Env).Live()
+	if o.Env == "" {
+		return d, invalid(doing, string(o.App), "no environment is named", "name it with --env")
+	}
+	if live == nil {
+		return d, conflict(doing, place, "nothing has run there", "")
+	}
+	slot, origin := rollbackTarget(o, s.app)
+	if s.then == nil {
+		s.then = &then{}
+	}
+	switch {
+	case s.app.Env(o.Env).Ending:
+		return d, conflict(doing, place, string(o.Env)+" is being destroyed", "")
+	case slot == nil && o.Run > 0:
+		return d, conflict(doing, place, fold.Name(o.App, o.Run)+" was never verified there", "towpath show "+fold.Name(o.App, o.Run))
+	case slot == nil:
+		return d, conflict(doing, place, "no other version was verified there before "+fold.Name(o.App, live.Run), "")
+	case len(s.then.lost) > 0:
+		do := "push that change again: it is deployed with today's settings"
+		if !o.WithSecrets {
+			do = fmt.Sprintf("set the secret again (towpath secret set %s %s KEY), or %s", o.Env, o.App, do)
+		}
+		return d, conflict(doing, place, strings.Join(s.then.lost, "; "), do)
+	}
+	d.command.Slot, d.command.Run, d.command.Digest, d.command.WithSecrets = slot.N, slot.Run, slot.Digest, o.WithSecrets
+	d.preview = s.foreseeRollback(o, live, slot, origin)
+	d.text = fmt.Sprintf("%s comes back to %s (%s)", fold.Name(o.App, slot.Run), o.Env, shortDigest(slot.Digest))
+	switch n := len(d.preview.Settings); {
+	case n > 0:
+		d.text += fmt.Sprintf(" with %s as at that time", plural(n, "setting"))
+	case len(live.Pins.Config)+len(live.Pins.Secrets) > 0:
+		d.text += " with the same settings"
+	}
+	return d, nil
+}
+
+// foreseeRollback says what will be otherwise than it is now.
+func (s scope) foreseeRollback(o order, live, slot, origin *fold.Slot) view.Preview {
+	p := view.Preview{Image: &view.ImageChange{
+		Was: live.Digest, WasRun: fold.Name(o.App, live.Run), Is: slot.Digest, IsRun: fold.Name(o.App, slot.Run),
+	}}
+	for _, key := range keysOf(live.Pins.Config, origin.Pins.Config) {
+		was, is := live.Pins.Config[key], origin.Pins.Config[key]
+		if was == is {
+			continue
+		}
+		one := view.SettingChange{Key: key, Kind: string(settings.Config), Was: was, Is: is}
+		if value, ok := s.then.values[key][was]; ok && was != 0 {
+			one.WasValue = &value
+		}
+		if value, ok := s.then.values[key][is]; ok && is != 0 {
+			one.IsValue = &value
+		}
+		p.Settings = append(p.Settings, one)
+	}
+	for _, key := range keysOf(live.Pins.Secrets, origin.Pins.Secrets) {
+		was, is, version := live.Pins.Secrets[key], s.then.secrets[key], origin.Pins.Secrets[key]
+		if o.WithSecrets || version == 0 {
+			is = version
+		}
+		if was != is {
+			p.Settings = append(p.Settings, view.SettingChange{Key: key, Kind: string(settings.Secrets), Was: was, Is: is})
+		}
+		if !o.WithSecrets && version != 0 && version != is {
+			p.Kept = append(p.Kept, fmt.Sprintf("secret %s as it is now, version %d (%s ran with %d; --with-secrets brings that back)", key, is, fold.Name(o.App, slot.Run), version))
+		}
+	}
+	return p
+}
+
+// keysOf are the keys of two sets of pins, sorted.
+func keysOf(a, b map[string]uint64) []string {
+	keys := slices.AppendSeq(slices.Collect(maps.Keys(a)), maps.Keys(b))
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}

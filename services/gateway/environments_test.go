@@ -1,0 +1,186 @@
+package gateway
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"towpath.dev/events"
+	"towpath.dev/pkg/settings"
+	"towpath.dev/services/gateway/view"
+)
+
+// pinnedIn has a run live in an environment with the settings that are set there.
+func (s *station) pinnedIn(app events.Slug, n int, env events.Slug) {
+	s.t.Helper()
+	run := s.run(app, n)
+	resolved, missing, err := s.settings.Resolve(s.t.Context(), env, run.Definition)
+	if err != nil || len(missing) > 0 {
+		s.t.Fatal(err, missing)
+	}
+	slot := len(s.fold().App(app).Env(env).Slots) + 1
+	about := events.About{ID: fmt.Sprintf("%s/%s/%d", app, env, slot)}
+	taken := &events.SlotTaken{About: about, Slot: slot, Run: n, Attempt: run.Env(env).Promote.Attempt, ArtifactID: run.ArtifactID, Digest: run.Artifact.Digest, Kind: events.KindDeploy, Environment: env, Pins: resolved.Pins}
+	s.write(events.SlotSubject(1, taken.Type(), app, env, slot), run.ChainID, taken)
+	decided := &events.SlotDecided{About: about, Slot: slot, Decision: events.Live, Environment: env}
+	s.write(events.SlotSubject(1, decided.Type(), app, env, slot), run.ChainID, decided)
+	closed := &events.SlotClosed{About: about, Slot: slot, Closing: events.Verified, Environment: env}
+	s.write(events.SlotSubject(1, closed.Type(), app, env, slot), run.ChainID, closed)
+}
+
+const hidden = "canary-5f0c1d77e2"
+
+// withDev is a station where hello/1 runs in dev, with a setting and a secret.
+func withDev(t *testing.T) *station {
+	t.Helper()
+	s, _ := pushed(t)
+	get[setting](s, http.MethodPut, "/v1/settings/dev/hello/DATABASE_URL", map[string]string{"value": "db-of-dev"})
+	get[setting](s, http.MethodPut, "/v1/secrets/dev/hello/PASSWORD", map[string]string{"value": hidden})
+	s.built("hello", 1)
+	s.pinnedIn("hello", 1, "dev")
+	return s
+}
+
+// promoted writes what promote does when an environment is asked for, or is to go.
+func (s *station) promoted(env events.Slug, b events.Body, command string) {
+	s.t.Helper()
+	s.write(events.EnvironmentSubject(1, events.Promote, b.Type(), env, command), "", b)
+}
+
+func TestCreateAndDestroyEnvironment(t *testing.T) {
+	s := withDev(t)
+	wish := view.NewEnvironment{ID: "create-demo", Name: "demo", From: "dev", TTL: "2h", Apps: map[events.Slug]view.Overlay{"hello": {Config: map[string]string{"DATABASE_URL": "db-of-demo"}}}}
+	made := get[view.EnvironmentAnswer](s, http.MethodPost, "/v1/environments", wish)
+	if again := get[view.EnvironmentAnswer](s, http.MethodPost, "/v1/environments", wish); again.Seq != made.Seq {
+		t.Errorf("sent again it is event %d, was %d", again.Seq, made.Seq)
+	}
+	e := s.fold().Environment("demo")
+	if e == nil || e.Made.From != "dev" || len(e.Made.Apps) != 1 || e.Made.Expires == nil || time.Until(*e.Made.Expires) > 2*time.Hour {
+		t.Fatalf("%+v", e)
+	}
+	pins := e.Made.Apps[0].Pins
+	resolved, err := s.settings.ResolveAt(t.Context(), "demo", "hello", pins)
+	if err != nil || resolved.Config["DATABASE_URL"] != "db-of-demo" {
+		t.Errorf("config %v %v", resolved.Config, err)
+	}
+	if secret := resolved.Secrets["PASSWORD"]; secret.Reveal() != hidden {
+		t.Error("the secret is not a copy")
+	}
+	if known := s.fold().App("hello").Env("demo"); known.Config["DATABASE_URL"].Version != pins.Config["DATABASE_URL"] || known.Secrets["PASSWORD"].Version != pins.Secrets["PASSWORD"] {
+		t.Errorf("the ledger knows of %+v %+v", known.Config, known.Secrets)
+	}
+	for _, line := range s.lines(t, "") {
+		if strings.Contains(line, hidden) || strings.Contains(line, "db-of-demo") {
+			t.Errorf("an event holds a value: %s", line)
+		}
+	}
+	s.promoted("demo", &events.EnvironmentCreated{About: events.About{ID: "demo"}, Name: "demo"}, "create-demo")
+	if plan := s.fold().App("hello").Env("demo").Plan; plan == nil || plan.Like != "dev" || plan.Run != 1 {
+		t.Errorf("plan %+v", plan)
+	}
+
+	// Renewed without the view.Overlay, it keeps what it has.
+	renewed := get[view.EnvironmentAnswer](s, http.MethodPost, "/v1/environments", view.NewEnvironment{ID: "renew-demo", Name: "demo", From: "dev"})
+	if now := s.fold().Environment("demo"); now.Made.ID != renewed.ID || now.Made.Apps[0].Pins.Config["DATABASE_URL"] != pins.Config["DATABASE_URL"] || now.Made.Expires != nil {
+		t.Errorf("renewed %+v", now.Made)
+	}
+
+	gone := get[view.EnvironmentAnswer](s, http.MethodDelete, "/v1/environments/demo?id=destroy-demo", nil)
+	deadline := time.Now().Add(20 * time.Second)
+	for seq := gone.Seq; ; seq++ {
+		secrets, err := s.settings.ListSecrets(t.Context(), "demo", "hello")
+		config, err2 := s.settings.ListConfig(t.Context(), "demo", "hello")
+		if err == nil && err2 == nil && len(config)+len(secrets) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("settings are left: %v %v", config, secrets)
+		}
+		s.fold().Wait(t.Context(), seq+1)
+	}
+	s.promoted("demo", &events.EnvironmentDeleted{About: events.About{ID: "demo"}, Name: "demo"}, "destroy-demo")
+	if status, _ := s.ask(s.token, http.MethodGet, "/v1/environments/demo/state", nil); status != http.StatusNotFound {
+		t.Errorf("it is gone, and: %d", status)
+	}
+	if status, _ := s.ask(s.token, http.MethodPut, "/v1/settings/demo/hello/DATABASE_URL", map[string]string{"value": "x"}); status != http.StatusNotFound {
+		t.Errorf("a setting for what is gone: %d", status)
+	}
+}
+
+func TestEnvironmentsThatCannotBeMade(t *testing.T) {
+	s := withDev(t)
+	for name, c := range map[string]struct {
+		wish view.NewEnvironment
+		want int
+		why  string
+	}{
+		"a stage":      {view.NewEnvironment{Name: "prod", From: "dev"}, http.StatusConflict, "it is a stage of hello/1"},
+		"from nothing": {view.NewEnvironment{Name: "demo", From: "prod"}, http.StatusNotFound, "nothing runs in prod"},
+		"no app":       {view.NewEnvironment{Name: "demo", From: "dev", Apps: map[events.Slug]view.Overlay{"other": {}}}, http.StatusConflict, "settings are given for other"},
+		"itself":       {view.NewEnvironment{Name: "dev", From: "dev"}, http.StatusBadRequest, "both"},
+		"no time":      {view.NewEnvironment{Name: "demo", From: "dev", TTL: "1ms"}, http.StatusBadRequest, "ttl"},
+		"no key":       {view.NewEnvironment{Name: "demo", From: "dev", Apps: map[events.Slug]view.Overlay{"hello": {Secrets: map[string]string{"a b": hidden}}}}, http.StatusBadRequest, "a b"},
+	} {
+		c.wish.ID = "wish-" + strings.ReplaceAll(name, " ", "-") + "-1"
+		status, answer := s.ask(s.token, http.MethodPost, "/v1/environments", c.wish)
+		if status != c.want || !strings.Contains(answer, c.why) || strings.Contains(answer, hidden) {
+			t.Errorf("%s: %d %s", name, status, answer)
+		}
+	}
+	if status, answer := s.ask(s.token, http.MethodDelete, "/v1/environments/dev", nil); status != http.StatusConflict {
+		t.Errorf("a stage is destroyed: %d %s", status, answer)
+	}
+	if len(s.fold().Environments()) != 0 {
+		t.Errorf("environments %+v", s.fold().Environments())
+	}
+	// A secret whose pinned version is gone cannot be copied, and nothing else is written then.
+	if _, err := s.settings.DeleteSecret(t.Context(), "dev", "hello", "PASSWORD"); err != nil {
+		t.Fatal(err)
+	}
+	status, answer := s.ask(s.token, http.MethodPost, "/v1/environments", view.NewEnvironment{ID: "wish-lost-1", Name: "demo", From: "dev"})
+	if status != http.StatusConflict || !strings.Contains(answer, "secret PASSWORD of hello in dev is no longer kept") {
+		t.Errorf("%d %s", status, answer)
+	}
+	if config, err := s.settings.ListConfig(t.Context(), "demo", "hello"); err != nil || len(config) != 0 {
+		t.Errorf("%v %v", config, err)
+	}
+}
+
+// A key that a running version is pinned to is removed only where somebody insists.
+func TestRemovingWhatIsNeeded(t *testing.T) {
+	s := withDev(t)
+	for _, path := range []string{"/v1/settings/dev/hello/DATABASE_URL", "/v1/secrets/dev/hello/PASSWORD"} {
+		if status, answer := s.ask(s.token, http.MethodDelete, path, nil); status != http.StatusUnprocessableEntity || !strings.Contains(answer, "hello/1") {
+			t.Errorf("%s: %d %s", path, status, answer)
+		}
+		if status, answer := s.ask(s.token, http.MethodDelete, path+"?force=1", nil); status != http.StatusOK {
+			t.Errorf("%s, insisting: %d %s", path, status, answer)
+		}
+	}
+	env := s.fold().App("hello").Env("dev")
+	if stale := env.Stale(env.Live()); len(stale) != 2 || stale[0].Present != 0 {
+		t.Errorf("stale %+v", stale)
+	}
+}
+
+func TestDiff(t *testing.T) {
+	s := withDev(t)
+	get[setting](s, http.MethodPut, "/v1/settings/prod/hello/DATABASE_URL", map[string]string{"value": "db-of-prod"})
+	d := get[view.EnvironmentDiff](s, http.MethodGet, "/v1/environments/dev/diff?with=prod", nil)
+	if len(d.Apps) != 1 || d.Apps[0].Left.Run != "hello/1" || d.Apps[0].Right.Digest != "" || len(d.Apps[0].Keys) != 2 {
+		t.Fatalf("%+v", d)
+	}
+	config, secret := d.Apps[0].Keys[0], d.Apps[0].Keys[1]
+	if *config.Left != "db-of-dev" || *config.Right != "db-of-prod" || secret.Left != nil || secret.LeftVersion == 0 || secret.RightVersion != 0 || secret.Kind != string(settings.Secrets) {
+		t.Errorf("%+v", d.Apps[0].Keys)
+	}
+	if same := get[view.EnvironmentDiff](s, http.MethodGet, "/v1/environments/dev/diff?with=dev", nil); len(same.Apps) != 0 || same.Same != 1 {
+		t.Errorf("%+v", same)
+	}
+	if text, _ := json.Marshal(d); strings.Contains(string(text), hidden) {
+		t.Error("a secret's value is shown")
+	}
+}

@@ -1,0 +1,269 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"towpath.dev/events"
+	"towpath.dev/pkg/identity"
+	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/pkg/pipeline"
+	"towpath.dev/pkg/settings"
+	"towpath.dev/services/gateway/view"
+)
+
+// furnishing bounds how many apps' settings are copied at a time.
+const furnishing = 16
+
+// copied is one setting of an environment that is to be made.
+type copied struct {
+	kind   settings.Kind
+	app    events.Slug
+	key    string
+	value  settings.Secret // whatever kind it is: it is written and never shown
+	pinned bool            // the version that is to run uses it
+	there  uint64          // the version that is there already and stays; 0: it is to be written
+}
+
+// furnish gives an environment its settings: what each app's version uses where it is copied from, and what the request
+// says instead. In an environment that is renewed, what is set stays. Nothing is written where something is missing.
+func (s *Service) furnish(ctx context.Context, actor identity.Actor, o view.NewEnvironment, renewed bool, plan []planned) (apps []events.EnvironmentApp, warnings []string, err error) {
+	found := make([][]copied, len(plan))
+	lacks := make([][]string, len(plan))
+	err = side(len(plan), func(i int) (err error) {
+		found[i], lacks[i], err = s.findSettings(ctx, o, renewed, plan[i])
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if missing := slices.Concat(lacks...); len(missing) > 0 {
+		return nil, nil, conflict("making environment", string(o.Name), strings.Join(missing, "; "), "give those with --set or --settings, or promote the app to "+string(o.From)+" again")
+	}
+	apps = make([]events.EnvironmentApp, len(plan))
+	err = side(len(plan), func(i int) (err error) {
+		apps[i] = events.EnvironmentApp{App: plan[i].app.Name, Slot: plan[i].slot.N}
+		apps[i].Pins, err = s.writeSettings(ctx, actor, o.Name, found[i])
+		return err
+	})
+	for i, p := range plan {
+		for _, one := range found[i] {
+			if w := undeclared(p.app, one.key, one.kind == settings.Secrets); w != "" {
+				warnings = append(warnings, w)
+			}
+		}
+	}
+	return apps, warnings, err
+}
+
+// side does n things side by side and returns their errors.
+func side(n int, do func(int) error) error {
+	errs := make([]error, n)
+	places := make(chan struct{}, furnishing)
+	var work sync.WaitGroup
+	for i := range n {
+		places <- struct{}{}
+		work.Go(func() {
+			defer func() { <-places }()
+			errs[i] = do(i)
+		})
+	}
+	work.Wait()
+	return errors.Join(errs...)
+}
+
+// findSettings finds the value of every setting that an app is to have in a new environment, and says which cannot be had.
+func (s *Service) findSettings(ctx context.Context, o view.NewEnvironment, renewed bool, p planned) (found []copied, missing []string, err error) {
+	for _, kind := range []settings.Kind{settings.Config, settings.Secrets} {
+		pins, given := p.slot.Pins.Config, o.Apps[p.app.Name].Config
+		if kind == settings.Secrets {
+			pins, given = p.slot.Pins.Secrets, o.Apps[p.app.Name].Secrets
+		}
+		keys := slices.AppendSeq(slices.Collect(maps.Keys(pins)), maps.Keys(given))
+		slices.Sort(keys)
+		for _, key := range slices.Compact(keys) {
+			version, pinned := pins[key]
+			one := copied{kind: kind, app: p.app.Name, key: key, pinned: pinned}
+			if text, ok := given[key]; ok {
+				if err := pipeline.CheckKey(key); err != nil {
+					return nil, nil, invalid("making environment", string(o.Name), fmt.Sprintf("%.80s of %s: %v", key, p.app.Name, err), "")
+				}
+				one.value = settings.NewSecret(text)
+				found = append(found, one)
+				continue
+			}
+			if renewed {
+				if one.there, err = s.versionOf(ctx, kind, o.Name, p.app.Name, key); err != nil {
+					return nil, nil, err
+				}
+			}
+			if one.there == 0 {
+				one.value, err = s.valueAt(ctx, kind, o.From, p.app.Name, key, version)
+			}
+			switch {
+			case errors.Is(err, settings.ErrNotSet):
+				missing = append(missing, fmt.Sprintf("version %d of %s %s of %s in %s is no longer kept", version, kind, key, p.app.Name, o.From))
+			case err != nil:
+				return nil, nil, err
+			default:
+				found = append(found, one)
+			}
+		}
+	}
+	return found, missing, nil
+}
+
+// versionOf is the present version of a setting; 0: it has none.
+func (s *Service) versionOf(ctx context.Context, kind settings.Kind, env, app events.Slug, key string) (version uint64, err error) {
+	if kind == settings.Secrets {
+		_, version, err = s.settings.GetSecret(ctx, env, app, key)
+	} else {
+		_, version, err = s.settings.GetConfig(ctx, env, app, key)
+	}
+	if errors.Is(err, settings.ErrNotSet) {
+		return 0, nil
+	}
+	return version, err
+}
+
+func (s *Service) valueAt(ctx context.Context, kind settings.Kind, env, app events.Slug, key string, version uint64) (settings.Secret, error) {
+	if kind == settings.Secrets {
+		return s.settings.GetSecretAt(ctx, env, app, key, version)
+	}
+	text, err := s.settings.GetConfigAt(ctx, env, app, key, version)
+	return settings.NewSecret(text), err
+}
+
+// writeSettings writes settings of one app, says so in the ledger, and returns the versions that its version uses.
+func (s *Service) writeSettings(ctx context.Context, actor identity.Actor, env events.Slug, all []copied) (events.Pins, error) {
+	pins := events.Pins{Config: map[string]uint64{}, Secrets: map[string]uint64{}}
+	for _, one := range all {
+		version := one.there
+		if version == 0 {
+			var err error
+			if one.kind == settings.Secrets {
+				version, err = s.settings.SetSecret(ctx, env, one.app, one.key, one.value)
+			} else {
+				version, err = s.settings.SetConfig(ctx, env, one.app, one.key, one.value.Reveal())
+			}
+			if errors.Is(err, settings.ErrInvalid) {
+				return pins, invalid("making environment", string(env), err.Error(), "")
+			}
+			if err != nil {
+				return pins, err
+			}
+			change := settings.Change{Kind: one.kind, Env: env, App: one.app, Key: one.key, Version: version}
+			if _, err := s.recordSetting(ctx, change, actor.ID); err != nil {
+				return pins, err
+			}
+		}
+		switch {
+		case !one.pinned:
+		case one.kind == settings.Secrets:
+			pins.Secrets[one.key] = version
+		default:
+			pins.Config[one.key] = version
+		}
+	}
+	return pins, nil
+}
+
+// recordSetting says in the ledger that a setting was changed. It is not fresh where that was said before.
+func (s *Service) recordSetting(ctx context.Context, change settings.Change, actor string) (fresh bool, err error) {
+	about := events.About{ID: fmt.Sprintf("%s/%s/%s", change.Env, change.App, change.Key)}
+	var body events.Body = &events.SettingChanged{
+		About: about, Key: change.Key, App: change.App, Environment: change.Env, Version: change.Version, Deleted: change.Deleted, Actor: actor,
+	}
+	if change.Kind == settings.Secrets {
+		body = &events.SecretChanged{
+			About: about, Key: change.Key, App: change.App, Environment: change.Env, Version: change.Version, Deleted: change.Deleted, Actor: actor,
+		}
+	}
+	subject := events.SettingSubject(s.epoch(), body.Type(), change.App, change.Env, change.Key, change.Version)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), appendBound)
+	defer cancel()
+	_, err = s.rt.Append(ctx, subject, events.New(events.Gateway, time.Now(), "", body))
+	var exists *ledger.ExistsError
+	if err != nil && !errors.As(err, &exists) {
+		return false, fmt.Errorf("recording that %s of %s in %s is version %d: %w", change.Key, change.App, change.Env, change.Version, err)
+	}
+	return err == nil, nil
+}
+
+// clearPause is how soon settings that could not be removed are tried again.
+const clearPause = 2 * time.Second
+
+// keepClearing removes the settings of environments that are to be destroyed, until ctx ends.
+func (s *Service) keepClearing(ctx context.Context) {
+	cleared := map[events.Slug]string{} // environment → id of its ending
+	for ctx.Err() == nil {
+		seq, wait := s.fold().Seq(), time.Hour
+		for _, e := range s.fold().Environments() {
+			if e.Gone || e.Ending == nil || cleared[e.Name] == e.Ending.ID {
+				continue
+			}
+			if err := s.clearSettings(ctx, e); err != nil {
+				wait = clearPause
+				if ctx.Err() == nil {
+					s.logger.Warn("settings of an environment that is to be destroyed are still there", "env", e.Name, "err", err)
+				}
+				continue
+			}
+			cleared[e.Name] = e.Ending.ID
+		}
+		waiting, cancel := context.WithTimeout(ctx, wait)
+		if wait == clearPause {
+			<-waiting.Done()
+		} else {
+			s.fold().Wait(waiting, seq+1)
+		}
+		cancel()
+	}
+}
+
+// clearSettings removes every setting of an environment.
+func (s *Service) clearSettings(ctx context.Context, e *fold.Environment) error {
+	defer s.making.lock(e.Name)()
+	actor := e.Ending.Actor
+	if actor == "" {
+		actor = string(events.Watch)
+	}
+	apps := s.fold().Apps()
+	return side(len(apps), func(i int) error {
+		app := apps[i].Name
+		config, err := s.settings.ListConfig(ctx, e.Name, app)
+		if err != nil {
+			return err
+		}
+		secrets, err := s.settings.ListSecrets(ctx, e.Name, app)
+		if err != nil {
+			return err
+		}
+		for n, item := range slices.Concat(config, secrets) {
+			change := settings.Change{Kind: settings.Config, Env: e.Name, App: app, Key: item.Key, Deleted: true}
+			if n < len(config) {
+				change.Version, err = s.settings.DeleteConfig(ctx, e.Name, app, item.Key)
+			} else {
+				change.Kind = settings.Secrets
+				change.Version, err = s.settings.DeleteSecret(ctx, e.Name, app, item.Key)
+			}
+			if errors.Is(err, settings.ErrNotSet) {
+				continue
+			}
+			if err == nil {
+				_, err = s.recordSetting(ctx, change, actor)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
