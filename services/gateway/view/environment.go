@@ -118,7 +118,7 @@ func (e *Environment) look(app *fold.App) {
 
 func newMade(e *fold.Environment, apps []*fold.App) *Made {
 	m := &Made{
-		From: string(e.Made.From), Actor: e.Made.Actor, Since: e.Since, Expires: e.Made.Expires, State: "creating", Of: len(e.Made.Apps),
+		From: string(e.Made.From), Actor: e.Made.Actor, Since: e.Since, Expires: e.Made.Expires, State: StateCreating, Of: len(e.Made.Apps),
 	}
 	for _, one := range e.Made.Apps {
 		i := slices.IndexFunc(apps, func(a *fold.App) bool { return a.Name == one.App })
@@ -137,11 +137,11 @@ func newMade(e *fold.Environment, apps []*fold.App) *Made {
 	}
 	switch {
 	case e.Ending != nil:
-		m.State = "ending"
+		m.State = StateEnding
 	case m.Up == m.Of:
-		m.State = "up"
+		m.State = StateUp
 	case m.Up+len(m.Failed) == m.Of:
-		m.State = "incomplete"
+		m.State = StateIncomplete
 	}
 	return m
 }

@@ -18,6 +18,14 @@ type Overlay struct {
 	Secrets map[string]string `json:"secrets"`
 }
 
+// The states of an environment that somebody made.
+const (
+	StateCreating   = "creating"
+	StateUp         = "up"
+	StateIncomplete = "incomplete" // something did not come up, the rest is up
+	StateEnding     = "ending"
+)
+
 // EnvironmentAnswer is what became of a request about an environment.
 type EnvironmentAnswer struct {
 	Answer

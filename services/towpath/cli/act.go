@@ -134,10 +134,14 @@ func (p *program) cancelCommand() *cobra.Command {
 func (p *program) rollbackCommand() *cobra.Command {
 	cmd := client.Command{Verb: "rollback"}
 	var to string
-	var yes bool
+	var yes, dryRun, asJSON bool
 	c := &cobra.Command{
 		Use: "rollback APP --env ENV", Short: "Bring the version before back to an environment",
-		Example: examples("towpath rollback hello --env prod", "towpath rollback hello --env prod --to hello/2"),
+		Long: `Bring the version before back to an environment: its image, and the configuration that it
+ran with there. Secrets stay as they are now, because old ones may have been rotated or
+leaked; --with-secrets brings those of that time back too. Before anything is done it says
+what will be otherwise; on a terminal it then asks.`,
+		Example: examples("towpath rollback hello --env prod", "towpath rollback hello --env prod --to hello/2", "towpath rollback hello --env prod --dry-run"),
 		Args:    arguments(cobra.ExactArgs(1)), ValidArgsFunction: p.completeApps,
 		RunE: func(c *cobra.Command, args []string) error {
 			cmd.App = args[0]
@@ -155,9 +159,23 @@ func (p *program) rollbackCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if dryRun {
+				cmd.ID = client.NewCommandID()
+				preview, err := api.Preview(c.Context(), cmd)
+				if err == nil && asJSON {
+					return p.printJSON(preview)
+				}
+				if err == nil {
+					p.preview(preview)
+				}
+				return err
+			}
 			return p.sendPreviewed(c.Context(), api, cmd, yes)
 		},
 	}
+	c.Flags().BoolVar(&cmd.WithSecrets, "with-secrets", false, "bring back the secrets of that time too")
+	c.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "only say what it would do")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, with --dry-run")
 	envFlag(c, &cmd, "the environment")
 	reasonFlag(c, &cmd)
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")

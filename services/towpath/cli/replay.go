@@ -125,6 +125,9 @@ func (p *program) preview(preview view.Preview) {
 	if pins := preview.Pins; pins != nil && pins.PolicyWas != "" {
 		p.say("  policy    %s, instead of %s", screen.Digest(pins.Policy), screen.Digest(pins.PolicyWas))
 	}
+	if image := preview.Image; image != nil {
+		p.say("  image     %s (%s), instead of %s (%s)", screen.Digest(image.Is), image.IsRun, screen.Digest(image.Was), image.WasRun)
+	}
 	for _, s := range preview.Settings {
 		p.say("  setting   %s", settingChange(s))
 	}
@@ -152,6 +155,10 @@ func settingChange(s view.SettingChange) string {
 	switch {
 	case s.Missing:
 		return name + " has no value: it will wait for one"
+	case s.WasValue != nil && s.IsValue != nil:
+		return fmt.Sprintf("%s: %s, was %s (version %d, was %d)", name, screen.Line(*s.IsValue), screen.Line(*s.WasValue), s.Is, s.Was)
+	case s.IsValue != nil:
+		return fmt.Sprintf("%s: %s (version %d)", name, screen.Line(*s.IsValue), s.Is)
 	case s.Was == 0:
 		return fmt.Sprintf("%s: version %d, not used before", name, s.Is)
 	case s.Is == 0:

@@ -140,8 +140,11 @@ func settingTable(list []client.Setting, store client.Store, now time.Time) scre
 }
 
 func (p *program) settingRemoveCommand(store client.Store, noun string) *cobra.Command {
-	return &cobra.Command{
-		Use: "rm ENV APP KEY...", Short: "Remove keys; what is deployed keeps what it has",
+	var force bool
+	c := &cobra.Command{
+		Use: "rm ENV APP KEY...", Short: "Remove keys that nothing running needs",
+		Long: `Remove keys. One that a running version needs is kept, and its users are named: a replica that
+starts again would not find it. --force removes it all the same.`,
 		Example: examples("towpath " + noun + " rm qa hello GREETING"),
 		Args:    arguments(cobra.MinimumNArgs(3)), ValidArgsFunction: p.completeEnvApp,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -150,7 +153,7 @@ func (p *program) settingRemoveCommand(store client.Store, noun string) *cobra.C
 				return err
 			}
 			for _, key := range args[2:] {
-				if err := api.DeleteSetting(c.Context(), store, args[0], args[1], key); err != nil {
+				if err := api.DeleteSetting(c.Context(), store, args[0], args[1], key, force); err != nil {
 					return err
 				}
 				p.say("%s of %s in %s is removed", key, args[1], args[0])
@@ -158,6 +161,8 @@ func (p *program) settingRemoveCommand(store client.Store, noun string) *cobra.C
 			return nil
 		},
 	}
+	c.Flags().BoolVar(&force, "force", false, "also where a running version needs it")
+	return c
 }
 
 func (p *program) secretSetCommand() *cobra.Command {

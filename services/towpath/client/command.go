@@ -24,6 +24,8 @@ type Command struct {
 	Policy string `json:"policy,omitempty"`
 	// AllStuck is a replay of everything that is stuck, of App or, where that is empty, of all apps.
 	AllStuck bool `json:"allStuck,omitempty"`
+	// WithSecrets is of a rollback: the secrets of that time come back too.
+	WithSecrets bool `json:"withSecrets,omitempty"`
 }
 
 // NewCommandID returns an id that nobody else uses.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"net/http"
+	"net/url"
 	"time"
 	"unicode/utf8"
 )
@@ -48,7 +49,11 @@ func (c *Client) SetSetting(ctx context.Context, s Store, env, app, key, value s
 	return made, err
 }
 
-// DeleteSetting removes a key.
-func (c *Client) DeleteSetting(ctx context.Context, s Store, env, app, key string) error {
-	return c.call(ctx, request{method: http.MethodDelete, path: []string{"v1", string(s), env, app, key}, bound: quick}, nil)
+// DeleteSetting removes a key. One that a running version needs is removed with force alone.
+func (c *Client) DeleteSetting(ctx context.Context, s Store, env, app, key string, force bool) error {
+	r := request{method: http.MethodDelete, path: []string{"v1", string(s), env, app, key}, bound: quick}
+	if force {
+		r.query = url.Values{"force": {"1"}}
+	}
+	return c.call(ctx, r, nil)
 }
