@@ -522,6 +522,9 @@ func (m *model) stored(w *simulation.World, p *simulation.Process, r ledger.Reco
 		}
 		return m.judged(b.SubjectID(), func(a *fold.App) error {
 			run := a.Run(r.Subject.Run)
+			if run == nil {
+				return fmt.Errorf("%s of a run that is not known is replayed", b.Stage)
+			}
 			stage, _ := run.Stage(b.Stage, b.Environment)
 			switch {
 			case b.Attempt != stage.Attempt:
@@ -561,6 +564,9 @@ func (m *model) judged(id string, check func(*fold.App) error) (err error) {
 func (m *model) sensible(a *fold.App, id string, c events.Command) error {
 	asked := m.said[id[:min(len(id), len("order-0001"))]]
 	run := a.Run(c.Run)
+	if run == nil && c.Run > 0 {
+		return fmt.Errorf("%s of a run that is not known", c.Verb)
+	}
 	if c.Actor != asked.by.ID || c.Verb != asked.order.Verb {
 		return fmt.Errorf("%s %s is recorded, and %s said %s", c.Actor, c.Verb, asked.by.ID, asked.order.Verb)
 	}
