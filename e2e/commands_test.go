@@ -54,6 +54,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"load":       loadCommand,
 	"spoil":      spoil,
 	"witness":    witnessCommand,
+	"vault":      vaultCommand,
 }
 
 // running returns the system that a script runs against.

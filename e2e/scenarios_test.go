@@ -18,6 +18,7 @@ import (
 	"towpath.dev/e2e/system"
 	"towpath.dev/pkg/engine/enginetest"
 	"towpath.dev/pkg/settings/consul/consultest"
+	"towpath.dev/pkg/settings/vault/vaulttest"
 )
 
 // binaries are built once, before any scenario.
@@ -135,6 +136,7 @@ type holder struct {
 	registry  *system.Registry
 	disk      *system.Disk
 	witness   *system.Witness
+	vault     *vaulttest.Server
 	variables map[string]bool // names in the environment of programs that the script runs
 }
 

@@ -95,8 +95,12 @@ func (s *store) follow(t *testing.T, env events.Slug, discover bool) policy.Vaul
 	if err != nil {
 		t.Fatal(err)
 	}
+	program, err := s.Program()
+	if err != nil {
+		t.Fatal(err)
+	}
 	shell := exec.CommandContext(t.Context(), "sh", "-euc", rules)
-	shell.Env = []string{"PATH=" + filepath.Dir(vaulttest.Program(t)) + ":" + os.Getenv("PATH"), "VAULT_TOKEN=" + s.Root, "HOME=" + t.TempDir()}
+	shell.Env = []string{"PATH=" + filepath.Dir(program) + ":" + os.Getenv("PATH"), "VAULT_TOKEN=" + s.Root, "HOME=" + t.TempDir()}
 	if out, err := shell.CombinedOutput(); err != nil {
 		t.Fatalf("%v:\n%s\n%s", err, rules, out)
 	}

@@ -59,14 +59,7 @@ var binary = sync.OnceValues(func() (string, error) {
 })
 
 // Program returns where the program is, which is also Vault's command line.
-func Program(t testing.TB) string {
-	t.Helper()
-	program, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return program
-}
+func (s *Server) Program() (string, error) { return binary() }
 
 // Start runs a server until the test has ended.
 func Start(t testing.TB, o Options) *Server {
