@@ -153,23 +153,26 @@ func (b *Bucket) Update(ctx context.Context, key string, value []byte, revision 
 // lag is how long a replica may lack a write that its leader has spoken of.
 const lag = 2 * time.Second
 
-// refusing returns the write because of which the bus refused another. The bus names its sequence, and any replica may
-// answer a read: one that has not come so far yet has it a moment later.
+// refusing returns the write because of which the bus refused another, or a later one of the key, which may have taken
+// its place. The bus names its sequence, and any replica may answer a read: one that has not come so far yet has it a
+// moment later.
 func (b *Bucket) refusing(ctx context.Context, key string, refused error) (Entry, error) {
-	query := directGet{Last: b.subject(key)}
+	var named uint64
 	var store *storeError
 	if errors.As(refused, &store) { // 10071 names it, 10164 does not
 		if _, text, found := strings.Cut(store.Description, "wrong last sequence: "); found {
-			query = directGet{}
-			if _, err := fmt.Sscan(text, &query.Seq); err != nil {
+			if _, err := fmt.Sscan(text, &named); err != nil {
 				return Entry{}, fmt.Errorf("the bus refused with %.100q: %w", store.Description, err)
 			}
 		}
 	}
 	for deadline := time.Now().Add(lag); ; {
-		s, err := b.client.get(ctx, b.stream(), query)
-		if err == nil || !errors.Is(err, errNotFound) || time.Now().After(deadline) {
+		s, err := b.client.get(ctx, b.stream(), directGet{Last: b.subject(key)})
+		if err == nil && s.seq >= named || err != nil && !errors.Is(err, errNotFound) {
 			return b.entry(s), err
+		}
+		if time.Now().After(deadline) {
+			return Entry{}, fmt.Errorf("no server has write %d yet", named)
 		}
 		if err := pause.For(ctx, retryPause); err != nil {
 			return Entry{}, err
