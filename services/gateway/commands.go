@@ -163,6 +163,10 @@ func (s *desk) command(ctx context.Context, by speaker, o order) (view.Answer, e
 	case err != nil:
 		return view.Answer{}, err
 	case d.already != nil:
+		// It may be this very order, followed at another door meanwhile.
+		if answer, done, err := s.before(ctx, by, o); done || err != nil {
+			return answer, err
+		}
 		return view.Answer{ID: o.ID, Text: d.text, Seq: d.already.Seq}, nil
 	}
 	return s.record(ctx, by, in, d)
