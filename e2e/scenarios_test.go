@@ -165,7 +165,8 @@ func (h *holder) prepare(env *testscript.Env) error {
 		env.Setenv(name, strings.TrimSpace(string(value)))
 	}
 	env.Setenv("NO_COLOR", "1")
-	env.Setenv("GORACE", "exitcode=0") // findings are read from the logs
+	env.Setenv("TOWPATH_PASSPHRASE", "") // for scripts to set
+	env.Setenv("GORACE", "exitcode=0")   // findings are read from the logs
 	for _, name := range []string{"TOWPATH_URL", "TOWPATH_TOKEN", "GIT", "EDGE", "BOT_TOKEN", "BOT_BUS", "BOT_KEY", "BOT_ID"} {
 		env.Setenv(name, "")
 	}

@@ -173,12 +173,18 @@ func (s *Service) checkTraffic(ctx context.Context) projection {
 			return p
 		}
 		p.Seq = s.fold().Seq()
-		if p.Places, p.Difference = view.TrafficDifference(s.fold().Apps(), table); p.Difference == "" {
+		if p.Places, p.Difference = view.TrafficDifference(s.fold().Apps(), table, s.ending); p.Difference == "" {
 			break
 		}
 	}
 	p.Live.Took = time.Since(began)
 	return p
+}
+
+// ending reports whether an environment is being destroyed.
+func (s *Service) ending(env events.Slug) bool {
+	e := s.fold().Environment(env)
+	return e != nil && e.Ending != nil
 }
 
 // A switch comes a moment after its slot was decided.

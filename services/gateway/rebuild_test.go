@@ -103,9 +103,12 @@ func TestTrafficDifference(t *testing.T) {
 		"hello.dev: instances":       {place: with(func(e *discovery.Entry) { e.Instances = nil })},
 		"other.dev: the table has":   {place: good, {Env: "dev", App: "other"}: good},
 	} {
-		_, got := view.TrafficDifference(l.Fold().Apps(), table)
+		_, got := view.TrafficDifference(l.Fold().Apps(), table, func(events.Slug) bool { return false })
 		if !strings.HasPrefix(got, want) || want == "" && got != "" {
 			t.Errorf("%q, want %q", got, want)
 		}
+	}
+	if _, got := view.TrafficDifference(l.Fold().Apps(), nil, func(env events.Slug) bool { return env == "dev" }); got != "" {
+		t.Errorf("an environment that is being destroyed: %q", got)
 	}
 }

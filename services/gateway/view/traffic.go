@@ -13,8 +13,9 @@ import (
 
 // TrafficDifference compares the table of what gets traffic with the greatest live slots, and returns how many places
 // there are and the first in which they differ; empty: none. Addresses are the engines' to give, and change when one is
-// started again; what answers there is named by its instance.
-func TrafficDifference(apps []*fold.App, table map[discovery.Place]discovery.Entry) (places int, difference string) {
+// started again; what answers there is named by its instance. Environments that are being destroyed, which ending
+// reports, may have lost their entries already.
+func TrafficDifference(apps []*fold.App, table map[discovery.Place]discovery.Entry, ending func(env events.Slug) bool) (places int, difference string) {
 	want := map[discovery.Place]*fold.Slot{}
 	for _, a := range apps {
 		for env, e := range a.Envs {
@@ -31,6 +32,8 @@ func TrafficDifference(apps []*fold.App, table map[discovery.Place]discovery.Ent
 		entry, there := table[p]
 		live := want[p]
 		switch {
+		case ending(p.Env) && (live == nil || !there):
+			continue
 		case live == nil:
 			return len(all), fmt.Sprintf("%s: the table has slot %d, the ledger no live one", p, entry.Slot)
 		case !there:
