@@ -108,7 +108,7 @@ func TestTrafficDifference(t *testing.T) {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
-	if _, got := view.TrafficDifference(l.Fold().Apps(), nil, func(env events.Slug) bool { return env == "dev" }); got != "" {
+	if _, got := view.TrafficDifference(l.Fold().Apps(), map[discovery.Place]discovery.Entry{}, func(env events.Slug) bool { return env == "dev" }); got != "" {
 		t.Errorf("an environment that is being destroyed: %q", got)
 	}
 }
