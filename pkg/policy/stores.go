@@ -16,7 +16,7 @@ type Stores struct {
 }
 
 // ServicePlaceholder stands in the path of a file for the name of the service that reads it, so that each has a token
-// of its own: gateway, promote, watch.
+// of its own: gateway, promote.
 const ServicePlaceholder = "{service}"
 
 // Consul is one environment's Consul. Its zero fields are filled by Parse as said beside them.

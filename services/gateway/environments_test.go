@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"towpath.dev/events"
+	"towpath.dev/pkg/identity"
+	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/settings"
 	"towpath.dev/services/gateway/view"
 )
@@ -146,6 +149,72 @@ func TestEnvironmentsThatCannotBeMade(t *testing.T) {
 	}
 	if config, err := s.settings.ListConfig(t.Context(), "demo", "hello"); err != nil || len(config) != 0 {
 		t.Errorf("%v %v", config, err)
+	}
+}
+
+// shelf is a provider of somebody's, which fails as it is told, and where there is a key that all apps share.
+type shelf struct {
+	settings.Provider
+	err error
+}
+
+func (p shelf) Set(context.Context, settings.Place, string, *uint64) (uint64, error) { return 0, p.err }
+
+func (p shelf) List(ctx context.Context, env, app events.Slug) ([]settings.Item, error) {
+	items, err := p.Provider.List(ctx, env, app)
+	return append(items, settings.Item{Key: "SHARED", Version: 1, Shared: true}), err
+}
+
+// What Consul and Vault say is told as it is, what is theirs stays, and secrets that the gateway may not read are not copied.
+func TestStoresOfOthers(t *testing.T) {
+	s := withDev(t)
+	key, err := identity.LoadSettingsKey(s.ledger.Keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	embedded := map[settings.Kind]settings.Provider{}
+	for _, kind := range []settings.Kind{settings.Config, settings.Secrets} {
+		if embedded[kind], err = settings.NewEmbedded(s.Service.rt.Ledger, kind, key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for want, c := range map[int]struct {
+		err error
+		why []string
+	}{
+		http.StatusServiceUnavailable: {
+			fmt.Errorf("setting: %w", &settings.UnavailableError{Store: "Vault of dev", What: "writing a secret", Why: "it is sealed", Do: "unseal it", Err: context.DeadlineExceeded}),
+			[]string{"Vault of dev", "it is sealed", "unseal it"},
+		},
+		http.StatusUnprocessableEntity: {settings.ErrReadOnly, []string{"readOnly", "change it there"}},
+	} {
+		s.settings.Use("dev", settings.Secrets, shelf{embedded[settings.Secrets], c.err})
+		status, answer := s.ask(s.token, http.MethodPut, "/v1/secrets/dev/hello/PASSWORD", map[string]string{"value": "x"})
+		if status != want {
+			t.Errorf("%v is %d %s", c.err, status, answer)
+		}
+		for _, why := range c.why {
+			if !strings.Contains(answer, why) {
+				t.Errorf("%v: no %q in %s", c.err, why, answer)
+			}
+		}
+	}
+
+	wish := view.NewEnvironment{ID: "copy-of-vault-1", Name: "demo", From: "dev"}
+	if status, answer := s.ask(s.token, http.MethodPost, "/v1/environments", wish); status != http.StatusConflict || !strings.Contains(answer, "where the gateway reads no value") {
+		t.Errorf("a secret in Vault is copied: %d %s", status, answer)
+	}
+	wish.ID, wish.Apps = "copy-of-vault-2", map[events.Slug]view.Overlay{"hello": {Secrets: map[string]string{"PASSWORD": hidden}}}
+	made := get[view.EnvironmentAnswer](s, http.MethodPost, "/v1/environments", wish)
+	s.promoted("demo", &events.EnvironmentCreated{About: events.About{ID: "demo"}, Name: "demo"}, made.ID)
+	s.settings.Use("demo", settings.Config, shelf{Provider: embedded[settings.Config]})
+	ended := *s.fold().Environment("demo")
+	ended.Ending = &fold.Ending{ID: "end", Actor: "alice"}
+	if err := s.clearSettings(t.Context(), &ended); err != nil {
+		t.Errorf("with a key that all apps share: %v", err)
+	}
+	if items, err := s.settings.ListConfig(t.Context(), "demo", "hello"); err != nil || len(items) != 1 || !items[0].Shared {
+		t.Errorf("left are %v (%v), want the shared key alone", items, err)
 	}
 }
 

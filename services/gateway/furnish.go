@@ -12,7 +12,6 @@ import (
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/identity"
-	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/pipeline"
 	"towpath.dev/pkg/settings"
@@ -45,7 +44,7 @@ func (s *Service) furnish(ctx context.Context, actor identity.Actor, o view.NewE
 		return nil, nil, err
 	}
 	if missing := slices.Concat(lacks...); len(missing) > 0 {
-		return nil, nil, conflict("making environment", string(o.Name), strings.Join(missing, "; "), "give those with --set or --settings, or promote the app to "+string(o.From)+" again")
+		return nil, nil, conflict("making environment", string(o.Name), strings.Join(missing, "; "), "give those with --settings, or promote the app to "+string(o.From)+" again")
 	}
 	apps = make([]events.EnvironmentApp, len(plan))
 	err = side(len(plan), func(i int) (err error) {
@@ -86,23 +85,28 @@ func (s *Service) findSettings(ctx context.Context, o view.NewEnvironment, renew
 		if kind == settings.Secrets {
 			pins, given = p.slot.Pins.Secrets, o.Apps[p.app.Name].Secrets
 		}
+		var there map[string]uint64
+		if renewed {
+			if there, err = s.versionsOf(ctx, kind, o.Name, p.app.Name); err != nil {
+				return nil, nil, err
+			}
+		}
 		keys := slices.AppendSeq(slices.Collect(maps.Keys(pins)), maps.Keys(given))
 		slices.Sort(keys)
 		for _, key := range slices.Compact(keys) {
 			version, pinned := pins[key]
-			one := copied{kind: kind, app: p.app.Name, key: key, pinned: pinned}
+			one := copied{kind: kind, app: p.app.Name, key: key, pinned: pinned, there: there[key]}
 			if text, ok := given[key]; ok {
 				if err := pipeline.CheckKey(key); err != nil {
 					return nil, nil, invalid("making environment", string(o.Name), fmt.Sprintf("%.80s of %s: %v", key, p.app.Name, err), "")
 				}
-				one.value = settings.NewSecret(text)
+				one.value, one.there = settings.NewSecret(text), 0
 				found = append(found, one)
 				continue
 			}
-			if renewed {
-				if one.there, err = s.versionOf(ctx, kind, o.Name, p.app.Name, key); err != nil {
-					return nil, nil, err
-				}
+			if one.there == 0 && kind == settings.Secrets && s.settings.External(o.From, kind) {
+				missing = append(missing, fmt.Sprintf("secret %s of %s is in the Vault of %s, where the gateway reads no value", key, p.app.Name, o.From))
+				continue
 			}
 			if one.there == 0 {
 				one.value, err = s.valueAt(ctx, kind, o.From, p.app.Name, key, version)
@@ -120,17 +124,18 @@ func (s *Service) findSettings(ctx context.Context, o view.NewEnvironment, renew
 	return found, missing, nil
 }
 
-// versionOf is the present version of a setting; 0: it has none.
-func (s *Service) versionOf(ctx context.Context, kind settings.Kind, env, app events.Slug, key string) (version uint64, err error) {
+// versionsOf are the present versions of an app's settings of one kind, by key. It reads no value.
+func (s *Service) versionsOf(ctx context.Context, kind settings.Kind, env, app events.Slug) (map[string]uint64, error) {
+	list := s.settings.ListConfig
 	if kind == settings.Secrets {
-		_, version, err = s.settings.GetSecret(ctx, env, app, key)
-	} else {
-		_, version, err = s.settings.GetConfig(ctx, env, app, key)
+		list = s.settings.ListSecrets
 	}
-	if errors.Is(err, settings.ErrNotSet) {
-		return 0, nil
+	items, err := list(ctx, env, app)
+	versions := map[string]uint64{}
+	for _, item := range items {
+		versions[item.Key] = item.Version
 	}
-	return version, err
+	return versions, err
 }
 
 func (s *Service) valueAt(ctx context.Context, kind settings.Kind, env, app events.Slug, key string, version uint64) (settings.Secret, error) {
@@ -173,28 +178,6 @@ func (s *Service) writeSettings(ctx context.Context, actor identity.Actor, env e
 		}
 	}
 	return pins, nil
-}
-
-// recordSetting says in the ledger that a setting was changed. It is not fresh where that was said before.
-func (s *Service) recordSetting(ctx context.Context, change settings.Change, actor string) (fresh bool, err error) {
-	about := events.About{ID: fmt.Sprintf("%s/%s/%s", change.Env, change.App, change.Key)}
-	var body events.Body = &events.SettingChanged{
-		About: about, Key: change.Key, App: change.App, Environment: change.Env, Version: change.Version, Deleted: change.Deleted, Actor: actor,
-	}
-	if change.Kind == settings.Secrets {
-		body = &events.SecretChanged{
-			About: about, Key: change.Key, App: change.App, Environment: change.Env, Version: change.Version, Deleted: change.Deleted, Actor: actor,
-		}
-	}
-	subject := events.SettingSubject(s.epoch(), body.Type(), change.App, change.Env, change.Key, change.Version)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), appendBound)
-	defer cancel()
-	_, err = s.rt.Append(ctx, subject, events.New(events.Gateway, time.Now(), "", body))
-	var exists *ledger.ExistsError
-	if err != nil && !errors.As(err, &exists) {
-		return false, fmt.Errorf("recording that %s of %s in %s is version %d: %w", change.Key, change.App, change.Env, change.Version, err)
-	}
-	return err == nil, nil
 }
 
 // clearPause is how soon settings that could not be removed are tried again.
@@ -247,6 +230,9 @@ func (s *Service) clearSettings(ctx context.Context, e *fold.Environment) error 
 			return err
 		}
 		for n, item := range slices.Concat(config, secrets) {
+			if item.Shared {
+				continue // it is not the app's
+			}
 			change := settings.Change{Kind: settings.Config, Env: e.Name, App: app, Key: item.Key, Deleted: true}
 			if n < len(config) {
 				change.Version, err = s.settings.DeleteConfig(ctx, e.Name, app, item.Key)

@@ -12,6 +12,7 @@ import (
 
 	"towpath.dev/pkg/identity"
 	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/settings"
 )
 
 // problem is an answer that is no success: what failed, on what, why, and what to do.
@@ -84,11 +85,14 @@ func problemOf(err error) *problem {
 	var p *problem
 	var denied *identity.ForbiddenError
 	var large *http.MaxBytesError
+	var away *settings.UnavailableError
 	switch {
 	case errors.As(err, &p):
 		return p
 	case errors.As(err, &denied):
 		p = forbidden(string(denied.Verb), denied.Object.String(), denied.Why, "ask an administrator of this Towpath")
+	case errors.As(err, &away):
+		p = &problem{Status: http.StatusServiceUnavailable, What: away.What, On: away.Store, Why: away.Why, Do: away.Do, Code: codeUnavailable}
 	case errors.As(err, &large):
 		p = &problem{
 			Status: http.StatusRequestEntityTooLarge, What: "reading the request", Why: fmt.Sprintf("it has more than %d bytes", large.Limit),

@@ -114,9 +114,7 @@ func doSetConfig(c *call) error {
 	if err != nil {
 		return settingProblem("setting", c, err)
 	}
-	return c.settingChanged(&events.SettingChanged{
-		About: c.settingID(key), Key: key, App: c.app, Environment: c.env, Version: version, Actor: c.actor.ID,
-	}, setting{Key: key, Value: body.Value, Version: version, Actor: c.actor.ID})
+	return c.settingChanged(settings.Change{Kind: settings.Config, Key: key, Version: version}, setting{Key: key, Value: body.Value, Version: version, Actor: c.actor.ID})
 }
 
 func doSetSecret(c *call) error {
@@ -134,9 +132,7 @@ func doSetSecret(c *call) error {
 	if err != nil {
 		return settingProblem("setting", c, err)
 	}
-	return c.settingChanged(&events.SecretChanged{
-		About: c.settingID(key), Key: key, App: c.app, Environment: c.env, Version: version, Actor: c.actor.ID,
-	}, setting{Key: key, Version: version, Actor: c.actor.ID})
+	return c.settingChanged(settings.Change{Kind: settings.Secrets, Key: key, Version: version}, setting{Key: key, Version: version, Actor: c.actor.ID})
 }
 
 func doDeleteConfig(c *call) error {
@@ -148,9 +144,7 @@ func doDeleteConfig(c *call) error {
 	if err != nil {
 		return settingProblem("removing", c, err)
 	}
-	return c.settingChanged(&events.SettingChanged{
-		About: c.settingID(key), Key: key, App: c.app, Environment: c.env, Version: version, Deleted: true, Actor: c.actor.ID,
-	}, setting{Key: key, Version: version, Actor: c.actor.ID})
+	return c.settingChanged(settings.Change{Kind: settings.Config, Key: key, Version: version, Deleted: true}, setting{Key: key, Version: version, Actor: c.actor.ID})
 }
 
 func doDeleteSecret(c *call) error {
@@ -162,45 +156,48 @@ func doDeleteSecret(c *call) error {
 	if err != nil {
 		return settingProblem("removing", c, err)
 	}
-	return c.settingChanged(&events.SecretChanged{
-		About: c.settingID(key), Key: key, App: c.app, Environment: c.env, Version: version, Deleted: true, Actor: c.actor.ID,
-	}, setting{Key: key, Version: version, Actor: c.actor.ID})
+	return c.settingChanged(settings.Change{Kind: settings.Secrets, Key: key, Version: version, Deleted: true}, setting{Key: key, Version: version, Actor: c.actor.ID})
 }
 
-func (c *call) settingID(key string) events.About {
-	return events.About{ID: fmt.Sprintf("%s/%s/%s", c.env, c.app, key)}
-}
-
-// settingChanged records that a key has a version, and answers. A value that was there already has its event.
-func (c *call) settingChanged(body events.Body, answer setting) error {
+// settingChanged records a change of a setting of the call's app and environment, and answers. A value that was there
+// already has its event.
+func (c *call) settingChanged(change settings.Change, answer setting) error {
 	boundary.Reached(events.Gateway, boundary.Effect, c.app)
 	defer boundary.Reached(events.Gateway, boundary.Ack, c.app)
-	subject := events.SettingSubject(c.s.epoch(), body.Type(), c.app, c.env, answer.Key, answer.Version)
-	// The value is stored: the event must follow even if the client is gone.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.r.Context()), appendBound)
-	defer cancel()
-	_, err := c.s.rt.Append(ctx, subject, events.New(events.Gateway, time.Now(), "", body))
-	var exists *ledger.ExistsError
-	if err != nil && !errors.As(err, &exists) {
-		return fmt.Errorf("recording that %s is version %d: %w", answer.Key, answer.Version, err)
+	change.Env, change.App = c.env, c.app
+	if _, err := c.s.recordSetting(c.r.Context(), change, c.actor.ID); err != nil {
+		return err
 	}
 	now := time.Now().UTC()
 	answer.Changed = &now
-	if deleted := isDeletion(body); !deleted {
-		answer.Warning = undeclared(c.s.fold().App(c.app), answer.Key, body.Type() == events.TypeSecretChanged)
+	if !change.Deleted {
+		answer.Warning = undeclared(c.s.fold().App(c.app), answer.Key, change.Kind == settings.Secrets)
 	}
 	writeJSON(c.w, http.StatusOK, answer)
 	return nil
 }
 
-func isDeletion(body events.Body) bool {
-	switch b := body.(type) {
-	case *events.SettingChanged:
-		return b.Deleted
-	case *events.SecretChanged:
-		return b.Deleted
+// recordSetting says in the ledger that a setting was changed. It is not fresh where that was said before.
+func (s *Service) recordSetting(ctx context.Context, change settings.Change, actor string) (fresh bool, err error) {
+	about := events.About{ID: fmt.Sprintf("%s/%s/%s", change.Env, change.App, change.Key)}
+	var body events.Body = &events.SettingChanged{
+		About: about, Key: change.Key, App: change.App, Environment: change.Env, Version: change.Version, Deleted: change.Deleted, Actor: actor,
 	}
-	return false
+	if change.Kind == settings.Secrets {
+		body = &events.SecretChanged{
+			About: about, Key: change.Key, App: change.App, Environment: change.Env, Version: change.Version, Deleted: change.Deleted, Actor: actor,
+		}
+	}
+	subject := events.SettingSubject(s.epoch(), body.Type(), change.App, change.Env, change.Key, change.Version)
+	// The value is stored: the event must follow even if the client is gone.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), appendBound)
+	defer cancel()
+	_, err = s.rt.Append(ctx, subject, events.New(events.Gateway, time.Now(), "", body))
+	var exists *ledger.ExistsError
+	if err != nil && !errors.As(err, &exists) {
+		return false, fmt.Errorf("recording that %s of %s in %s is version %d: %w", change.Key, change.App, change.Env, change.Version, err)
+	}
+	return err == nil, nil
 }
 
 // undeclared warns of a key that the newest pipeline of an app does not declare: nothing reads it. An app without a run
@@ -234,6 +231,8 @@ func settingProblem(what string, c *call, err error) error {
 		return notFound(what, on, "it has no value", "")
 	case errors.Is(err, settings.ErrChanged):
 		return conflict(what, on, err.Error(), "look again, then set it with the version that you saw")
+	case errors.Is(err, settings.ErrReadOnly):
+		return refused(what, on, "platform.yaml says readOnly of the store that keeps it", "change it there, with the tools of that store")
 	}
 	return fmt.Errorf("%s %s: %w", what, on, err)
 }

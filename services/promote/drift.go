@@ -48,7 +48,7 @@ func keyFindings(kind settings.Kind, pins map[string]uint64, known map[string]fo
 			continue
 		case i >= 0:
 			one.Found = fmt.Sprintf("version %d", present[i].Version)
-			one.Fresh = now.Sub(present[i].Set) < fresh
+			one.Fresh = present[i].Set.IsZero() || now.Sub(present[i].Set) < fresh
 			if said.Deleted {
 				one.Expected = "none"
 			}

@@ -30,6 +30,7 @@ func TestKeyFindings(t *testing.T) {
 		"changed":                        {said(4, false), at(6, time.Hour), "[config KEY: version 6, expected version 4, fresh false]"},
 		"changed, adopted":               {nil, at(6, time.Hour), "[config KEY: version 6, expected version 4, fresh false]"},
 		"changed a moment ago":           {said(4, false), at(6, time.Second), "[config KEY: version 6, expected version 4, fresh true]"},
+		"changed, nobody knows when":     {said(4, false), []settings.Item{{Key: "KEY", Version: 6}}, "[config KEY: version 6, expected version 4, fresh true]"},
 		"gone":                           {said(4, false), nil, "[config KEY: gone, expected version 4, fresh true]"},
 		"gone, as was said":              {said(7, true), nil, "[]"},
 		"back, though it was to be gone": {said(7, true), at(8, time.Hour), "[config KEY: version 8, expected none, fresh false]"},

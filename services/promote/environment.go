@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/pkg/settings"
 )
 
 // settleEnvironments does what there is to do for environments that somebody made, besides what each app's place is
@@ -139,7 +141,7 @@ func (s *Service) settingsLeft(ctx context.Context, env events.Slug) (bool, erro
 		if err != nil {
 			return false, err
 		}
-		if len(config)+len(secrets) > 0 {
+		if slices.ContainsFunc(slices.Concat(config, secrets), func(item settings.Item) bool { return !item.Shared }) {
 			return true, nil
 		}
 	}

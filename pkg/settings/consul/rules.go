@@ -31,7 +31,6 @@ func Rules(cfg policy.Consul, env events.Slug, discover bool) string {
 	for _, service := range []struct{ name, what, keys string }{
 		{string(events.Gateway), "The gateway lists, sets and removes configuration.", write},
 		{string(events.Promote), "promote reads the values that it hands to the apps, and registers their replicas.", "read"},
-		{string(events.Watch), "watch sees what changes.", "read"},
 	} {
 		rules := ""
 		for _, template := range []string{cfg.Path, cfg.Shared} {

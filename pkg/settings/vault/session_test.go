@@ -26,7 +26,7 @@ import (
 func seeded(t *testing.T) (*store, policy.Vault, settings.Place, uint64) {
 	t.Helper()
 	s := start(t, pathPerKey)
-	cfg, at := s.follow(t, "qa", false), place("qa", "hello", "PASSWORD")
+	cfg, at := s.follow(t, "qa"), place("qa", "hello", "PASSWORD")
 	version, err := s.root(t).Set(t.Context(), at, "secret", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -369,65 +369,4 @@ func certificate(t *testing.T, folder, name string) (cert, key string) {
 	write(t, cert, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
 	write(t, key, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})))
 	return cert, key
-}
-
-// An app's token reads that app's secrets in that environment, once, for one replica.
-func TestAppTokens(t *testing.T) {
-	for _, path := range []string{pathPerKey, pathPerApp} {
-		t.Run(path, func(t *testing.T) {
-			s := start(t, path)
-			ctx, root := t.Context(), s.root(t)
-			for _, at := range []settings.Place{place("qa", "hello", "A"), place("qa", "other", "A"), place("prod", "hello", "A")} {
-				if _, err := root.Set(ctx, at, "of "+at.String(), nil); err != nil {
-					t.Fatal(err)
-				}
-			}
-			p := s.provider(t, s.follow(t, "qa", true), "qa", "promote")
-			made, err := p.AppToken(ctx, "qa", "hello")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if waits, err := p.Waits(ctx, made.Wrapped); err != nil || !waits {
-				t.Errorf("it does not wait to be used: %v", err)
-			}
-			wrapping, err := s.Client(made.Wrapped.Reveal())
-			if err != nil {
-				t.Fatal(err)
-			}
-			token, err := wrapping.Logical().Unwrap("")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if waits, err := p.Waits(ctx, made.Wrapped); err != nil || waits {
-				t.Errorf("used, and waits still (%v)", err)
-			}
-			app, err := s.Client(token.Auth.ClientToken)
-			if err != nil {
-				t.Fatal(err)
-			}
-			reads := func(path string) bool {
-				got, err := app.Logical().ReadWithContext(ctx, strings.ReplaceAll(path, "{key}", "A"))
-				return err == nil && got != nil
-			}
-			if mine := p.AppPath("qa", "hello"); !reads(mine) {
-				t.Errorf("it does not read %s", mine)
-			}
-			if reads(p.AppPath("qa", "other")) || reads(p.AppPath("prod", "hello")) {
-				t.Error("it reads what is not its own")
-			}
-			for range 2 { // the second time it is gone already
-				if err := p.RevokeApp(ctx, made.Accessor); err != nil {
-					t.Error(err)
-				}
-			}
-			if reads(p.AppPath("qa", "hello")) {
-				t.Error("it reads after it was revoked")
-			}
-			if _, err := s.provider(t, s.follow(t, "prod", false), "prod", "promote").AppToken(ctx, "prod", "hello"); err == nil {
-				t.Error("promote makes tokens where no rules let it")
-			} else {
-				unavailable(t, err, "towpath settings rules prod")
-			}
-		})
-	}
 }

@@ -86,12 +86,12 @@ func (s *store) provider(t *testing.T, cfg policy.Vault, env events.Slug, servic
 }
 
 // follow pastes the rules of an environment into a shell, as an administrator does.
-func (s *store) follow(t *testing.T, env events.Slug, discover bool) policy.Vault {
+func (s *store) follow(t *testing.T, env events.Slug) policy.Vault {
 	t.Helper()
 	cfg := s.cfg
 	cfg.RoleIDFile = strings.Replace(cfg.RoleIDFile, "{service}", string(env)+"-{service}", 1)
 	cfg.SecretIDFile = strings.Replace(cfg.SecretIDFile, "{service}", string(env)+"-{service}", 1)
-	rules, err := vault.Rules(cfg, env, discover)
+	rules, err := vault.Rules(cfg, env)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,8 +271,8 @@ func TestRulesGiveEachServiceItsPartAndNoMore(t *testing.T) {
 		t.Run(path, func(t *testing.T) {
 			s := start(t, path)
 			ctx := t.Context()
-			dev, prod := s.follow(t, "dev", false), s.follow(t, "prod", false)
-			gateway, promote, watch := s.provider(t, prod, "prod", "gateway"), s.provider(t, prod, "prod", "promote"), s.provider(t, prod, "prod", "watch")
+			dev, prod := s.follow(t, "dev"), s.follow(t, "prod")
+			gateway, promote := s.provider(t, prod, "prod", "gateway"), s.provider(t, prod, "prod", "promote")
 			at := place("prod", "hello", "PASSWORD")
 			first, err := gateway.Set(ctx, at, "secret", nil)
 			if err != nil {
@@ -284,19 +284,15 @@ func TestRulesGiveEachServiceItsPartAndNoMore(t *testing.T) {
 			if value, version, err := promote.Get(ctx, at); err != nil || value != "secret" || version != first {
 				t.Errorf("promote reads %q, version %d (%v)", value, version, err)
 			}
-			for name, p := range map[string]*vault.Provider{"gateway": gateway, "promote": promote, "watch": watch} {
+			for name, p := range map[string]*vault.Provider{"gateway": gateway, "promote": promote} {
 				if items, err := p.List(ctx, "prod", "hello"); err != nil || len(items) != 2 || versions(items)["PASSWORD"] != first {
 					t.Errorf("%s lists %v (%v)", name, items, err)
 				}
 			}
-			for name, p := range map[string]*vault.Provider{"gateway": gateway, "watch": watch} {
-				_, _, err := p.Get(ctx, at)
-				unavailable(t, err, "403", name, "towpath settings rules prod")
-			}
-			for name, p := range map[string]*vault.Provider{"promote": promote, "watch": watch} {
-				_, err := p.Set(ctx, at, "other", nil)
-				unavailable(t, err, "403", name)
-			}
+			_, _, err = gateway.Get(ctx, at)
+			unavailable(t, err, "403", "gateway", "towpath settings rules prod")
+			_, err = promote.Set(ctx, at, "other", nil)
+			unavailable(t, err, "403", "promote")
 			// promote of dev has nothing to look for in prod, nor has dev's gateway.
 			foreign := prod
 			foreign.RoleIDFile, foreign.SecretIDFile = dev.RoleIDFile, dev.SecretIDFile
@@ -320,7 +316,7 @@ func TestRulesGiveEachServiceItsPartAndNoMore(t *testing.T) {
 
 func TestRulesThatCannotHoldAreNotPrinted(t *testing.T) {
 	cfg := policy.Vault{Address: "http://127.0.0.1:1", Mount: "kv", Path: "{app}-{env}/{key}", TokenFile: "/x"}
-	if rules, err := vault.Rules(cfg, "qa", false); err == nil || !strings.Contains(err.Error(), "give {env} a segment of its own") {
+	if rules, err := vault.Rules(cfg, "qa"); err == nil || !strings.Contains(err.Error(), "give {env} a segment of its own") {
 		t.Errorf("%s (%v)", rules, err)
 	}
 }

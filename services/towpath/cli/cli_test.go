@@ -311,7 +311,7 @@ func TestSettingsRulesArePrintedOffline(t *testing.T) {
 	for _, want := range []string{
 		"consul acl policy create -name towpath-prod-gateway", `key_prefix "config/prod/" { policy = "write" }`, `key_prefix "config/prod/all/" { policy = "read" }`,
 		"> /etc/towpath/promote.token", "vault policy write towpath-prod-promote", `path "secret/data/prod/+/+"`,
-		"auth/approle/role/towpath-prod-watch/secret-id > /etc/towpath/watch.secret-id", "secret_id_num_uses=1", "auth/token/roles/towpath-prod-app",
+		"auth/approle/role/towpath-prod-promote/secret-id > /etc/towpath/promote.secret-id", "secret_id_num_uses=1", `acl = "write"`,
 	} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("no %q in\n%s", want, stdout)
