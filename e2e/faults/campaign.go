@@ -150,7 +150,7 @@ func (c *campaign) close() {
 
 // prepare opens the way in and pushes the images that changes are made of.
 func (c *campaign) prepare() {
-	c.gateway = openGateway(c.system)
+	c.gateway = openGateway(c.system, c.o.outage)
 	for _, program := range c.system.Programs() {
 		c.pids[program] = c.system.Pid(program)
 		if plan := ordersFor(c.o.seed, program, c.o.shape == system.AllInOne); plan != nil {
@@ -217,7 +217,7 @@ const maxReplays = 20
 // stuck by its own fault, and stays so.
 func (c *campaign) outcome(ctx context.Context, app string, run int, b behaviour) (string, error) {
 	for n := 0; ; n++ {
-		v, err := c.gateway.ended(ctx, app, run, endBound)
+		v, err := c.gateway.ended(ctx, app, run, endBound+c.o.outage)
 		stage, env, why, stuck := v.stuck()
 		if err != nil || v.Status != "stuck" || !stuck || n == maxReplays || b == badRelease && strings.Contains(why, "release command") {
 			return v.Status, err
@@ -231,7 +231,7 @@ func (c *campaign) outcome(ctx context.Context, app string, run int, b behaviour
 	}
 }
 
-// endBound is how long one run may take while its workers are killed again and again.
+// endBound is how long one run may take while its workers are killed again and again, besides the time that the bus is away.
 const endBound = 5 * time.Minute
 
 // other is an image that is not the one before: the same again would be the same run.

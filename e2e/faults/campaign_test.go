@@ -16,6 +16,7 @@ var (
 	kills  = flag.Int("kills", 100, "long campaign: kills at each boundary in each shape")
 	runs   = flag.Int("runs", 500, "long campaign: runs in each shape")
 	own    = flag.Bool("own-engine", false, "start an Engine for the campaign alone, where tests of others trouble the machine's")
+	outage = flag.Duration("outage", 20*time.Second, "long campaign: how long the bus is away while the separate services are killed")
 	budget = flag.Duration("budget", 25*time.Minute, "long campaign: after so long in one shape no more is begun")
 )
 
@@ -53,7 +54,7 @@ func TestCampaign(t *testing.T) {
 func size(shape system.Shape) options {
 	o := options{seed: *seed, shape: shape, apps: 6, kills: 1, runs: 8, mean: time.Second, budget: 10 * time.Second, resume: 4 * resumeBound} // other tests have the processors too
 	if *long {
-		o = options{seed: *seed, shape: shape, apps: 16, kills: *kills, runs: *runs, mean: 2 * time.Second, outage: 20 * time.Second, budget: *budget, quota: true, resume: resumeBound}
+		o = options{seed: *seed, shape: shape, apps: 16, kills: *kills, runs: *runs, mean: 2 * time.Second, outage: *outage, budget: *budget, quota: true, resume: resumeBound}
 	}
 	if shape == system.AllInOne {
 		o.mean *= 3 // all of it has to come up again

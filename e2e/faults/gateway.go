@@ -17,26 +17,27 @@ import (
 	"towpath.dev/e2e/system"
 )
 
-// away is how long the gateway is given to come back while it is killed again and again.
+// away is how long the gateway is given to come back while it is killed again and again, besides the time that the bus is away.
 const away = 2 * time.Minute
 
 // gateway is the way in, as a CI and a developer use it: they try again until they are answered.
 type gateway struct {
 	url, token, git string
 	client          http.Client
+	away            time.Duration // how long it is tried again
 }
 
-func openGateway(s *system.System) *gateway {
+func openGateway(s *system.System, outage time.Duration) *gateway {
 	v := s.Variables()
-	return &gateway{url: v["TOWPATH_URL"], token: v["TOWPATH_TOKEN"], git: v["GIT"], client: http.Client{Timeout: 20 * time.Second}}
+	return &gateway{url: v["TOWPATH_URL"], token: v["TOWPATH_TOKEN"], git: v["GIT"], client: http.Client{Timeout: 20 * time.Second}, away: away + outage}
 }
 
 // again is the pause between two tries.
 const again = 100 * time.Millisecond
 
-// keepTrying calls f until it returns nil or away has passed.
-func keepTrying(ctx context.Context, what string, f func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, away)
+// keepTrying calls f until it returns nil or it was away for too long.
+func (g *gateway) keepTrying(ctx context.Context, what string, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, g.away)
 	defer cancel()
 	for {
 		err := f(ctx)
@@ -83,7 +84,7 @@ func (g *gateway) submit(ctx context.Context, app, image, definition string) (in
 	var answer struct {
 		Run string `json:"run"`
 	}
-	err := keepTrying(ctx, "submitting an image of "+app, func(ctx context.Context) error {
+	err := g.keepTrying(ctx, "submitting an image of "+app, func(ctx context.Context) error {
 		return g.call(ctx, http.MethodPost, "/v1/submit", map[string]string{"app": app, "image": image, "definition": definition}, &answer)
 	})
 	if err != nil {
@@ -113,7 +114,7 @@ func (v view) stuck() (stage, env, why string, found bool) {
 func (g *gateway) replay(ctx context.Context, app string, run int, stage, env string) error {
 	id := fmt.Sprintf("%s-%d-%s-%s-%d", app, run, stage, env, time.Now().UnixNano()) // one id: sent again it is one command
 	command := map[string]any{"id": id, "verb": "replay", "app": app, "run": run, "stage": stage, "env": env, "reason": "its workers were killed"}
-	return keepTrying(ctx, "replaying "+app, func(ctx context.Context) error {
+	return g.keepTrying(ctx, "replaying "+app, func(ctx context.Context) error {
 		return g.call(ctx, http.MethodPost, "/v1/commands", command, new(any))
 	})
 }
@@ -143,13 +144,14 @@ func (g *gateway) ended(ctx context.Context, app string, run int, bound time.Dur
 
 // repository is the git repository of an app whose changes are pushed.
 type repository struct {
+	gateway     *gateway
 	folder, url string
 	changes     int
 }
 
 // openRepository makes one that holds a program.
 func (g *gateway) openRepository(ctx context.Context, folder, app, program string) (*repository, error) {
-	r := &repository{folder: folder, url: g.git + "/" + app + ".git"}
+	r := &repository{gateway: g, folder: folder, url: g.git + "/" + app + ".git"}
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return nil, err
 	}
@@ -194,5 +196,5 @@ func (r *repository) push(ctx context.Context, b behaviour, definition string) (
 	if err := r.run(ctx, "commit", "-q", "-m", fmt.Sprintf("change %d", r.changes)); err != nil {
 		return 0, err
 	}
-	return r.changes, keepTrying(ctx, "pushing to "+r.url, func(ctx context.Context) error { return r.run(ctx, "push", "-q", r.url, "main") })
+	return r.changes, r.gateway.keepTrying(ctx, "pushing to "+r.url, func(ctx context.Context) error { return r.run(ctx, "push", "-q", r.url, "main") })
 }

@@ -183,6 +183,38 @@ func TestWhatACrashLeft(t *testing.T) {
 	}
 }
 
+// A restore that was killed left keys in clear beside the data folder: the next one removes them, and keeps out of the way of
+// one that is under way.
+func TestWhatAKilledRestoreLeft(t *testing.T) {
+	i := newInstallation(t, 3)
+	file := i.save(i.source())
+	data := filepath.Join(t.TempDir(), "data")
+	half := filepath.Join(filepath.Dir(data), ".data.restoring")
+	if err := os.MkdirAll(filepath.Join(half, "keys", "old"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	target := backup.Target{Data: data, Force: true, Reason: "a test"}
+	under := open(t, half)
+	if err := syscall.Flock(int(under.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := backup.Restore(t.Context(), open(t, file), target); err == nil || !strings.Contains(err.Error(), "under way") {
+		t.Errorf("while another is under way: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(half, "keys", "old")); err != nil {
+		t.Errorf("what another has restored: %v", err)
+	}
+	under.Close()
+	if _, err := backup.Restore(t.Context(), open(t, file), target); err != nil {
+		t.Fatal(err)
+	}
+	for _, gone := range []string{half, filepath.Join(data, "keys", "old")} {
+		if _, err := os.Stat(gone); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", gone, err)
+		}
+	}
+}
+
 // While a backup is written there is nothing beside it, and a stream of many pieces comes back as it was. A backup for a
 // public key is opened by the private one alone.
 func TestNothingIsSpooled(t *testing.T) {

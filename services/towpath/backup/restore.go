@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"filippo.io/age"
@@ -69,10 +70,12 @@ func Restore(ctx context.Context, backup io.Reader, t Target) (Restored, error) 
 	if err := os.MkdirAll(filepath.Dir(t.Data), 0o755); err != nil {
 		return fail(err)
 	}
-	folder, err := os.MkdirTemp(filepath.Dir(t.Data), "."+filepath.Base(t.Data)+".restoring-")
+	folder := filepath.Join(filepath.Dir(t.Data), "."+filepath.Base(t.Data)+".restoring")
+	release, err := claim(folder)
 	if err != nil {
 		return fail(err)
 	}
+	defer release()
 	defer os.RemoveAll(folder)
 	r := &restorer{Target: t, folder: folder, pieces: map[string]int{}}
 	header, manifest, err := read(backup, t.Identities, r.begin, r.place)
@@ -96,6 +99,30 @@ func Restore(ctx context.Context, backup io.Reader, t Target) (Restored, error) 
 		return fail(err)
 	}
 	return done, nil
+}
+
+// claim makes the folder for this process alone, and removes what a restore that was killed left there in clear.
+func claim(folder string) (release func(), err error) {
+	if err := os.Mkdir(folder, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	f, err := os.Open(folder)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("another restore to it is under way (%s): %w", folder, err)
+	}
+	left, err := f.Readdirnames(-1)
+	for _, name := range left {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(folder, name)))
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return func() { f.Close() }, nil
 }
 
 func empty(data string) error {

@@ -74,7 +74,7 @@ stored, what it is about, what happened, who asked for it, and what it says.
 	c.Flags().Uint64Var(&q.After, "after", 0, "only events after this sequence")
 	c.Flags().IntVar(&q.Limit, "limit", 0, "at most so many, the oldest first")
 	c.Flags().IntVarP(&q.Last, "last", "n", 0, "only so many of the last, at most 1000")
-	c.Flags().BoolVarP(&q.Follow, "follow", "f", false, "go on as events come")
+	c.Flags().BoolVarP(&q.Follow, "follow", "f", false, "go on as events come, and when the gateway comes back within 30 s")
 	c.Flags().BoolVar(&asJSON, "json", false, "print each as CDEvents JSON, one a line")
 	c.Flags().BoolVar(&cloudEvents, "cloudevents", false, "print each in CloudEvents' structured JSON, one a line")
 	c.RegisterFlagCompletionFunc("app", func(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
