@@ -21,6 +21,7 @@ import (
 	"github.com/docker/cli/cli/connhelper"
 	"github.com/docker/docker/api/types/versions"
 	"github.com/docker/docker/client"
+	"golang.org/x/mod/semver"
 )
 
 // How long calls may take. A disk that is slow makes creating and starting the slowest.
@@ -161,6 +162,13 @@ type Info struct {
 	Dedicated     bool // as configured
 	Warnings      []string
 	Time          time.Time // its machine's clock when it answered; zero: it did not say
+}
+
+// LocksUp reports whether the engine's release may stop answering for good when containers of one network end at the same
+// moment (moby/moby#46661, mended in 20.10.27 and 23.0).
+func (i Info) LocksUp() bool {
+	version := "v" + i.Version
+	return semver.IsValid(version) && semver.Compare(version, "v20.10.27") < 0
 }
 
 // Info asks the engine about itself.

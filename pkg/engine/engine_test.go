@@ -293,3 +293,13 @@ func TestAnotherEngine(t *testing.T) {
 		t.Errorf("the same client, after its restart: %+v, %v", s, err)
 	}
 }
+
+func TestReleasesThatLockUp(t *testing.T) {
+	for version, want := range map[string]bool{
+		"20.10.24+dfsg1": true, "20.10.5": true, "20.10.27": false, "23.0.1": false, "28.2.2": false, "library-import": false, "": false,
+	} {
+		if got := (engine.Info{Version: version}).LocksUp(); got != want {
+			t.Errorf("%q: %t", version, got)
+		}
+	}
+}

@@ -37,8 +37,8 @@ type Dockerd struct {
 var dockerds atomic.Int32
 
 // StartDockerd starts an Engine and stops it, with everything in it, when the test ends. Needs root. It
-// is ready in about two seconds.
-func StartDockerd(t testing.TB) *Dockerd {
+// is ready in about two seconds. flags are dockerd's own, besides those that keep it to itself.
+func StartDockerd(t testing.TB, flags ...string) *Dockerd {
 	t.Helper()
 	program, err := exec.LookPath("dockerd")
 	if err != nil || os.Getuid() != 0 {
@@ -52,7 +52,7 @@ func StartDockerd(t testing.TB) *Dockerd {
 	socket := filepath.Join(folder, "docker.sock")
 	d := &Dockerd{
 		Host: engine.Host{URL: "unix://" + socket}, t: t, folder: folder, log: &safeBuffer{},
-		args: []string{program,
+		args: append([]string{program,
 			"--host", "unix://" + socket, "--data-root", folder + "/data", "--exec-root", folder + "/exec", "--pidfile", folder + "/pid",
 			"--config-file", folder + "/daemon.json", // empty, so that the machine's own is not read
 			// Not --default-address-pool: with it, a dockerd that is started again removes docker0, whose ever it is.
@@ -61,7 +61,7 @@ func StartDockerd(t testing.TB) *Dockerd {
 			"--iptables=false", "--ip6tables=false", "--ip-forward=false",
 			// Where the machine has a containerd of its own, engines would share what it runs.
 			"--containerd-namespace", "towpath-" + id, "--containerd-plugins-namespace", "towpath-plugins-" + id,
-		},
+		}, flags...),
 	}
 	if err := os.WriteFile(folder+"/daemon.json", []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
@@ -138,7 +138,7 @@ func (d *Dockerd) Start() {
 // Stop ends it properly: its containers are stopped.
 func (d *Dockerd) Stop() { d.signal(syscall.SIGTERM) }
 
-// Kill ends it with SIGKILL. Its containers are found, and ended, by the next Start.
+// Kill ends it with SIGKILL. Its containers are found by the next Start, and ended but where it has --live-restore.
 func (d *Dockerd) Kill() {
 	d.t.Helper()
 	d.signal(syscall.SIGKILL)

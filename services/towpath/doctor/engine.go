@@ -101,6 +101,9 @@ func engineCheck(e policy.Engine, roles []string, s seen) client.Check {
 	if s.info.OS != "linux" {
 		return broken(name, "use an Engine that runs Linux containers", "%s, which runs %s containers", detail, s.info.OS)
 	}
+	if s.info.LocksUp() {
+		return warning(name, "use 20.10.27 or newer; systemctl restart docker wakes one that has locked up", "%s: this release can lock up for good when several containers end at once (moby/moby#46661)", detail)
+	}
 	if s.took > time.Second {
 		return warning(name, "see what else it does; deploys wait for it", "%s, which took %s to answer", detail, s.took.Round(100*time.Millisecond))
 	}
