@@ -44,29 +44,40 @@ func (r Resolved) SecretValues() []Secret {
 
 // Missing returns the settings that the definition declares and the environment lacks, in declared order.
 func (s *Store) Missing(ctx context.Context, env events.Slug, definition pipeline.Definition) ([]MissingKey, error) {
+	_, lacking, err := s.Present(ctx, env, definition)
+	return lacking, err
+}
+
+// Present returns the present versions of the settings that the definition declares, and those that the environment
+// lacks, in declared order. It reads no secret's value, so it is for whoever may read none.
+func (s *Store) Present(ctx context.Context, env events.Slug, definition pipeline.Definition) (events.Pins, []MissingKey, error) {
+	pins := newResolved().Pins
 	var lacking []MissingKey
 	for _, declared := range []struct {
 		kind Kind
 		keys []string
-	}{{Config, definition.Config}, {Secrets, definition.Secrets}} {
+		pins map[string]uint64
+	}{{Config, definition.Config, pins.Config}, {Secrets, definition.Secrets, pins.Secrets}} {
 		if len(declared.keys) == 0 {
 			continue
 		}
 		items, err := s.list(ctx, declared.kind, env, definition.App)
 		if err != nil {
-			return nil, err
+			return events.Pins{}, nil, err
 		}
-		set := map[string]bool{}
+		versions := map[string]uint64{}
 		for _, item := range items {
-			set[item.Key] = true
+			versions[item.Key] = item.Version
 		}
 		for _, key := range declared.keys {
-			if !set[key] {
+			if version, set := versions[key]; set {
+				declared.pins[key] = version
+			} else {
 				lacking = append(lacking, missing(env, definition.App, declared.kind, key))
 			}
 		}
 	}
-	return lacking, nil
+	return pins, lacking, nil
 }
 
 // Resolve reads the present value of every setting that the definition declares, with the versions to pin. Where

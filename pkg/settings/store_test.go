@@ -210,6 +210,9 @@ func TestResolve(t *testing.T) {
 	if err != nil || len(again) > 0 || resolved.Config["DATABASE_URL"] != "postgres://" || resolved.Secrets["PASSWORD"].Reveal() != canary {
 		t.Fatalf("resolved %+v %v %v", resolved, again, err)
 	}
+	if pins, again, err := store.Present(ctx, "qa", definition); err != nil || len(again) > 0 || fmt.Sprint(pins) != fmt.Sprint(resolved.Pins) {
+		t.Errorf("present are %v %v %v, want %v", pins, again, err, resolved.Pins)
+	}
 	if _, err := store.SetConfig(ctx, "qa", "hello", "GREETING", "other"); err != nil {
 		t.Fatal(err)
 	}

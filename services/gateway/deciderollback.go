@@ -78,6 +78,8 @@ func (s *Service) then(ctx context.Context, o order, app *fold.App) (*then, erro
 	}
 	for key, version := range origin.Pins.Secrets {
 		switch {
+		case o.WithSecrets && s.settings.External(o.Env, settings.Secrets):
+			// Only promote may read there, and says where that version is no longer kept.
 		case o.WithSecrets:
 			if _, err := s.settings.GetSecretAt(ctx, o.Env, o.App, key, version); errors.Is(err, settings.ErrNotSet) {
 				lost(settings.Secrets, key, version)

@@ -34,11 +34,11 @@ func (s *Service) scope(ctx context.Context, o order, app *fold.App, actor ident
 	if run == nil || run.Env(o.Env) == nil || o.Stage != fold.StagePromote && o.Stage != fold.StageVerify {
 		return in, nil
 	}
-	present, missing, err := s.settings.Resolve(ctx, o.Env, run.Definition)
+	present, missing, err := s.settings.Present(ctx, o.Env, run.Definition)
 	if err != nil {
 		return in, err
 	}
-	in.present = &present.Pins
+	in.present = &present
 	for _, m := range missing {
 		in.missing = append(in.missing, string(m.Kind)+" "+m.Key)
 	}
