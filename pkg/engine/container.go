@@ -66,7 +66,9 @@ type State struct {
 	Started  time.Time
 	Finished time.Time
 	Restarts int
-	PID      int // of its first process, on the engine's machine; 0 unless running
+	Restart  string // the policy by which the engine starts it again: always, no, …
+	Limits   string // of memory, processors and processes; empty: none
+	PID      int    // of its first process, on the engine's machine; 0 unless running
 	// Addresses are where its TCP ports are published, as host:port by the port inside. Running only.
 	Addresses map[int]string
 }
@@ -225,6 +227,9 @@ func (e *Engine) state(i container.InspectResponse) State {
 	}
 	s.Started, _ = time.Parse(time.RFC3339Nano, i.State.StartedAt)
 	s.Finished, _ = time.Parse(time.RFC3339Nano, i.State.FinishedAt)
+	if i.HostConfig != nil {
+		s.Restart, s.Limits = string(i.HostConfig.RestartPolicy.Name), limits(i.HostConfig.Resources)
+	}
 	if i.State.Health != nil && i.State.Health.Status != container.NoHealthcheck {
 		s.Health = i.State.Health.Status
 	}
@@ -238,6 +243,27 @@ func (e *Engine) state(i container.InspectResponse) State {
 		}
 	}
 	return s
+}
+
+// limits says what a container may not exceed.
+func limits(r container.Resources) string {
+	var all []string
+	if r.Memory > 0 {
+		all = append(all, fmt.Sprintf("memory %d", r.Memory))
+	}
+	if r.NanoCPUs > 0 {
+		all = append(all, fmt.Sprintf("cpus %g", float64(r.NanoCPUs)/1e9))
+	}
+	if r.CPUQuota > 0 {
+		all = append(all, fmt.Sprintf("cpu quota %d", r.CPUQuota))
+	}
+	if r.CpusetCpus != "" {
+		all = append(all, "cpus "+r.CpusetCpus)
+	}
+	if r.PidsLimit != nil && *r.PidsLimit > 0 {
+		all = append(all, fmt.Sprintf("processes %d", *r.PidsLimit))
+	}
+	return strings.Join(all, ", ")
 }
 
 // List returns the containers, running or not, that carry every given label with its value; an empty

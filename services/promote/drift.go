@@ -111,12 +111,16 @@ func (p *promoter) lookForDrift(ctx context.Context, at Place, mem *memory) (gon
 		}
 	}
 	suspects := map[string]bool{}
+	mem.unsure = false
 	found = slices.DeleteFunc(found, func(f Finding) bool {
 		gone = gone || f.Gone
-		if f.Fresh {
-			suspects[f.What+" "+f.Found] = true
+		if !f.Fresh {
+			return false
 		}
-		return f.Fresh && !mem.suspects[f.What+" "+f.Found]
+		id := f.What + " " + f.Found
+		suspects[id] = true
+		mem.unsure = mem.unsure || !mem.suspects[id]
+		return !mem.suspects[id]
 	})
 	mem.suspects = suspects
 	for _, say := range v.drifts(slot, found) {

@@ -247,4 +247,6 @@ func (discard) Write(p []byte) (int, error) { return len(p), nil }
 func (discard) Close() error                { return nil }
 
 // Raze implements Effects.
-func (e *engines) Raze(ctx context.Context, env events.Slug) error { return e.deployer.Raze(ctx, env) }
+func (e *engines) Raze(ctx context.Context, env events.Slug, apps []events.Slug) error {
+	return e.deployer.Raze(ctx, env, apps)
+}

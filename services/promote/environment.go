@@ -11,6 +11,7 @@ import (
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/settings"
+	"towpath.dev/pkg/worker/boundary"
 )
 
 // settleEnvironments does what there is to do for environments that somebody made, besides what each app's place is
@@ -75,12 +76,13 @@ func (s *Service) dissolve(ctx context.Context, e *fold.Environment) error {
 	}
 	var err error
 	if free {
-		err = s.promoter.effects.Raze(ctx, e.Name)
+		err = s.promoter.effects.Raze(ctx, e.Name, s.everIn(e.Name))
 	}
 	release(ctx)
 	if !free || err != nil {
 		return err
 	}
+	boundary.Reached(events.Promote, boundary.Effect, "")
 	left, err := s.settingsLeft(ctx, e.Name)
 	if err != nil || left {
 		return err
@@ -104,17 +106,25 @@ func (s *Service) occupy(env events.Slug) (free bool, release func(context.Conte
 			}
 		}
 	}
-	for _, a := range s.rt.Fold.Apps() {
-		if _, there := a.Envs[env]; !there {
-			continue
-		}
-		at := Place{a.Name, env}
+	for _, app := range s.everIn(env) {
+		at := Place{app, env}
 		if _, ok := s.promoter.turns.begin(at); !ok {
 			return false, release
 		}
 		held = append(held, at)
 	}
 	return true, release
+}
+
+// everIn are the apps that ever had anything in an environment.
+func (s *Service) everIn(env events.Slug) []events.Slug {
+	var apps []events.Slug
+	for _, a := range s.rt.Fold.Apps() {
+		if _, there := a.Envs[env]; there {
+			apps = append(apps, a.Name)
+		}
+	}
+	return apps
 }
 
 // vacated reports whether nothing of an environment can come up any more.
@@ -129,15 +139,12 @@ func (s *Service) vacated(env events.Slug) bool {
 
 // settingsLeft reports whether any app has a setting in an environment.
 func (s *Service) settingsLeft(ctx context.Context, env events.Slug) (bool, error) {
-	for _, a := range s.rt.Fold.Apps() {
-		if _, there := a.Envs[env]; !there {
-			continue
-		}
-		config, err := s.settings.ListConfig(ctx, env, a.Name)
+	for _, app := range s.everIn(env) {
+		config, err := s.settings.ListConfig(ctx, env, app)
 		if err != nil {
 			return false, err
 		}
-		secrets, err := s.settings.ListSecrets(ctx, env, a.Name)
+		secrets, err := s.settings.ListSecrets(ctx, env, app)
 		if err != nil {
 			return false, err
 		}

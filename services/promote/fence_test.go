@@ -107,7 +107,7 @@ func (p *process) Clean(_ context.Context, _ Place, keep []*fold.Slot, upTo int)
 
 func (p *process) Heal(context.Context, Version) error { return nil }
 
-func (p *process) Raze(context.Context, events.Slug) error { return nil }
+func (p *process) Raze(context.Context, events.Slug, []events.Slug) error { return nil }
 
 func (p *process) Look(context.Context, Version, *fold.Env, bool) ([]Finding, error) { return nil, nil }
 

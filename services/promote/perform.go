@@ -39,9 +39,10 @@ type Effects interface {
 	// Look finds what is otherwise at a place than its live slot and the ledger's settings say. Other containers count
 	// where the place is tidy: where all that is not needed was removed.
 	Look(ctx context.Context, v Version, env *fold.Env, tidy bool) ([]Finding, error)
-	// Raze removes all that is left of an environment: containers, volumes, networks, secrets, and its entries in
-	// the table of what gets traffic. Nothing of it may be under way.
-	Raze(ctx context.Context, env events.Slug) error
+	// Raze removes all that is left of an environment in which these apps ever were: containers, volumes, networks,
+	// secrets, what apps were granted to find their settings, and its entries in Consul's catalog and in the table of what
+	// gets traffic. Nothing of it may be under way.
+	Raze(ctx context.Context, env events.Slug, apps []events.Slug) error
 }
 
 // UndrainedError says that the traffic was switched, but not whether requests are still at older instances.

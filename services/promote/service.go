@@ -139,7 +139,7 @@ func (s *Service) connect() (*deploy.Deployer, error) {
 // Handle does all that there is to do for the app that the event is about, or for every app.
 func (s *Service) Handle(ctx context.Context, m worker.Message) error {
 	if app := m.Record.Subject.App; app != "" {
-		return errors.Join(patient(s.settle(ctx, app)), s.settleEnvironments(ctx))
+		return patient(errors.Join(s.settle(ctx, app), s.settleEnvironments(ctx)))
 	}
 	return s.settleEverything(ctx)
 }
@@ -147,7 +147,7 @@ func (s *Service) Handle(ctx context.Context, m worker.Message) error {
 // settleEverything goes through all environments that somebody made, and all apps: the apps have their plans from the
 // first look at the environments, and may have left one with nothing for the second.
 func (s *Service) settleEverything(ctx context.Context) error {
-	return errors.Join(s.settleEnvironments(ctx), patient(s.settleAll(ctx)), s.settleEnvironments(ctx))
+	return patient(errors.Join(s.settleEnvironments(ctx), s.settleAll(ctx), s.settleEnvironments(ctx)))
 }
 
 // storePause is after how long a store of settings that does not answer is asked again.
@@ -156,11 +156,23 @@ const storePause = 5 * time.Second
 // patient has a message that only waits for stores of settings tried again until they answer, however long that
 // takes: the stage's deadline tells an operator, and a store that is back finds the stage where it was.
 func patient(err error) error {
-	failed := stepErrors(err)
-	if len(failed) == 0 || slices.ContainsFunc(failed, func(e *StepError) bool { return !unavailable(e) }) {
+	if !storesAlone(err) {
 		return err
 	}
 	return worker.RetryAfter(err, storePause)
+}
+
+// storesAlone reports whether an error says of stores of settings that they do not answer, and nothing else.
+func storesAlone(err error) bool {
+	switch e := err.(type) {
+	case nil:
+		return false
+	case *settings.UnavailableError:
+		return true
+	case interface{ Unwrap() []error }:
+		return !slices.ContainsFunc(e.Unwrap(), func(one error) bool { return !storesAlone(one) })
+	}
+	return storesAlone(errors.Unwrap(err))
 }
 
 // unavailable reports whether an error says that a store of settings does not answer.
@@ -293,10 +305,9 @@ func (s *Service) rebuildTable(ctx context.Context) error {
 const turnPause = 20 * time.Millisecond
 
 // lookAround looks at everything when the service starts, and then every LookEvery: the ledger may say
-// what nobody has carried out, and engines may have lost what was.
+// what nobody has carried out, and engines may have lost what was. It looks again soon where that has to tell whether
+// something was changed behind our back.
 func (s *Service) lookAround(ctx context.Context) {
-	t := time.NewTicker(s.cfg.LookEvery)
-	defer t.Stop()
 	for {
 		for _, a := range s.rt.Fold.Apps() {
 			for _, env := range Environments(a) {
@@ -311,10 +322,31 @@ func (s *Service) lookAround(ctx context.Context) {
 		if err := s.settleEnvironments(ctx); err != nil && ctx.Err() == nil {
 			s.rt.Logger.Warn("looking around: an environment is left to the next look", "err", err)
 		}
-		select {
-		case <-ctx.Done():
+		wait := s.cfg.LookEvery
+		if s.promoter.turns.unsure() {
+			wait = min(wait, fresh)
+		}
+		if s.rest(ctx, wait) != nil {
 			return
-		case <-t.C:
+		}
+	}
+}
+
+// endingPause is how often environments are looked at that are being destroyed.
+const endingPause = 5 * time.Second
+
+// rest waits for the next look around. What is being destroyed is looked at meanwhile: nothing tells when its settings are
+// gone where the gateway was killed over removing them.
+func (s *Service) rest(ctx context.Context, wait time.Duration) error {
+	for end := time.Now().Add(wait); ; {
+		if err := pause.For(ctx, min(time.Until(end), endingPause)); err != nil || !time.Now().Before(end) {
+			return err
+		}
+		if !slices.ContainsFunc(s.rt.Fold.Environments(), func(e *fold.Environment) bool { return e.Ending != nil && !e.Gone }) {
+			continue
+		}
+		if err := s.settleEnvironments(ctx); err != nil && ctx.Err() == nil {
+			s.rt.Logger.Warn("an environment is not gone yet, to be looked at again", "err", err)
 		}
 	}
 }

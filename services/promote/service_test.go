@@ -103,7 +103,7 @@ func (f *fakeEngine) Look(context.Context, promote.Version, *fold.Env, bool) ([]
 	return nil, nil
 }
 
-func (f *fakeEngine) Raze(_ context.Context, env events.Slug) error {
+func (f *fakeEngine) Raze(_ context.Context, env events.Slug, _ []events.Slug) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.traffic, env)

@@ -652,7 +652,7 @@ func (p *proc) Clean(_ context.Context, at Place, keep []*fold.Slot, upTo int) e
 // Heal implements Effects.
 func (p *proc) Heal(context.Context, Version) error { return nil }
 
-func (p *proc) Raze(context.Context, events.Slug) error { return nil }
+func (p *proc) Raze(context.Context, events.Slug, []events.Slug) error { return nil }
 
 func (p *proc) Look(context.Context, Version, *fold.Env, bool) ([]Finding, error) { return nil, nil }
 

@@ -33,6 +33,7 @@ type memory struct {
 	untidy   bool            // the removal failed: to be tried again at the next sweep
 	waived   int             // the slot whose switch no longer waits for older requests
 	suspects map[string]bool // what was found at the last look, and may be about to be said in the ledger
+	unsure   bool            // some of it was not found at the look before
 }
 
 func newTurns() *turns { return &turns{places: map[Place]*turn{}} }
@@ -85,6 +86,18 @@ func (t *turns) retryCleaning(p Place) {
 	if at := t.places[p]; at != nil && at.untidy && !at.busy {
 		at.cleaned, at.untidy = Cleaned{}, false
 	}
+}
+
+// unsure reports whether a second look at a place has to say whether something was changed there.
+func (t *turns) unsure() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, at := range t.places {
+		if !at.busy && at.memory.unsure {
+			return true
+		}
+	}
+	return false
 }
 
 // drop gives the turn back in any case.

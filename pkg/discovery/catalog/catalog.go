@@ -85,6 +85,27 @@ func (c *Catalog) client(env events.Slug) (*consul.Client, error) {
 // Project makes the catalog say of a place what the table says, within Bound. New instances are registered first, as
 // passing, because the table holds only what is healthy.
 func (c *Catalog) Project(ctx context.Context, p discovery.Place) error {
+	return c.project(ctx, p, func() (map[discovery.Place]discovery.Entry, error) {
+		entry, err := c.table.Get(ctx, p)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		return map[discovery.Place]discovery.Entry{p: entry}, err
+	})
+}
+
+// Remove takes a place out of the catalog for good, whatever the table says, within Bound.
+func (c *Catalog) Remove(ctx context.Context, p discovery.Place) error {
+	if consul := c.platform.Stores(p.Env).Consul; consul == nil || !consul.Register {
+		return nil
+	}
+	return c.project(ctx, p, func() (map[discovery.Place]discovery.Entry, error) {
+		return map[discovery.Place]discovery.Entry{p: {Removed: true}}, nil
+	})
+}
+
+// project makes the catalog say of a place what entries say.
+func (c *Catalog) project(ctx context.Context, p discovery.Place, entries func() (map[discovery.Place]discovery.Entry, error)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	client, err := c.client(p.Env)
@@ -95,13 +116,7 @@ func (c *Catalog) Project(ctx context.Context, p discovery.Place) error {
 	defer cancel()
 	filter := fmt.Sprintf("Meta[%q] == %q and Meta[%q] == %q and Meta[%q] == %q",
 		MetaInstall, c.install, MetaEnvironment, p.Env, MetaApp, p.App)
-	return c.sync(ctx, client, filter, api.HealthPassing, func() (map[discovery.Place]discovery.Entry, error) {
-		entry, err := c.table.Get(ctx, p)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, nil
-		}
-		return map[discovery.Place]discovery.Entry{p: entry}, err
-	})
+	return c.sync(ctx, client, filter, api.HealthPassing, entries)
 }
 
 // Reconcile makes every catalog say what the table says: it registers what is missing, and takes out what is not in the

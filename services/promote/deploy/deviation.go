@@ -19,7 +19,8 @@ type Deviation struct {
 }
 
 // Deviations compares the containers of a place with the instances of its live slot, whose version s is: whether each
-// is there and runs, with the slot's image and configuration, and, where the place is tidy, whether there are others.
+// is there and runs, with the slot's image and configuration, is kept running, and has no limits, which nobody here sets,
+// and, where the place is tidy, whether there are others.
 // It changes nothing.
 func (d *Deployer) Deviations(ctx context.Context, s Spec, instances []events.Instance, tidy bool) ([]Deviation, error) {
 	e, err := d.deps.Engines.Environment(ctx, string(s.Place.Env))
@@ -68,6 +69,14 @@ func deviation(s Spec, name string, state engine.State, there bool, image string
 		return one, true
 	case image != "" && state.Image != image:
 		one.Expected, one.Found = "image "+image, "image "+state.Image
+		return one, true
+	}
+	if state.Restart != "always" {
+		one.Expected, one.Found = "restart policy always", "restart policy "+state.Restart
+		return one, true
+	}
+	if state.Limits != "" {
+		one.Expected, one.Found = "no limits", state.Limits
 		return one, true
 	}
 	for _, key := range slices.Sorted(maps.Keys(s.Config)) {
