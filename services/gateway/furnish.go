@@ -15,6 +15,7 @@ import (
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/pipeline"
 	"towpath.dev/pkg/settings"
+	"towpath.dev/pkg/worker/boundary"
 	"towpath.dev/services/gateway/view"
 )
 
@@ -164,6 +165,7 @@ func (s *Service) writeSettings(ctx context.Context, actor identity.Actor, env e
 			if err != nil {
 				return pins, err
 			}
+			boundary.Reached(events.Gateway, boundary.Effect, one.app)
 			change := settings.Change{Kind: one.kind, Env: env, App: one.app, Key: one.key, Version: version}
 			if _, err := s.recordSetting(ctx, change, actor.ID); err != nil {
 				return pins, err
@@ -244,6 +246,7 @@ func (s *Service) clearSettings(ctx context.Context, e *fold.Environment) error 
 				continue
 			}
 			if err == nil {
+				boundary.Reached(events.Gateway, boundary.Effect, app)
 				_, err = s.recordSetting(ctx, change, actor)
 			}
 			if err != nil {

@@ -186,6 +186,24 @@ type Drift struct {
 	Since    time.Time `json:"since"`
 }
 
+// String says it in one line.
+func (s Stale) String() string {
+	now := fmt.Sprintf("version %d", s.Present)
+	if s.Present == 0 {
+		now = "gone"
+	}
+	return fmt.Sprintf("stale: %s %s is %s now, and was verified with version %d", s.Kind, s.Key, now, s.Pinned)
+}
+
+func newDrift(d fold.Drift) Drift {
+	return Drift{What: d.What, Expected: d.Expected, Found: d.Found, Since: d.At}
+}
+
+// String says it in one line.
+func (d Drift) String() string {
+	return fmt.Sprintf("drift: %s: %s, expected %s", d.What, d.Found, d.Expected)
+}
+
 // Deployments lists what runs in an environment. edge is the edge's URL.
 func Deployments(apps []*fold.App, env events.Slug, edge string) []Deployment {
 	list := []Deployment{}
@@ -201,7 +219,7 @@ func Deployments(apps []*fold.App, env events.Slug, edge string) []Deployment {
 			d.Stale = append(d.Stale, Stale(one))
 		}
 		for _, one := range app.Env(env).Drifts {
-			d.Drifts = append(d.Drifts, Drift{What: one.What, Expected: one.Expected, Found: one.Found, Since: one.At})
+			d.Drifts = append(d.Drifts, newDrift(one))
 		}
 		if by := skippedIn(app.Env(env), slot); by != nil {
 			d.Skipped = &Asked{Actor: by.Actor, Reason: by.Reason}

@@ -135,6 +135,7 @@ func NewRun(app *fold.App, run *fold.Run, url string) Run {
 	}
 	v.held(app, run)
 	v.replaced(app, run)
+	v.changed(app, run)
 	v.explain(run)
 	if run.Status().Ended() && run.Status() != fold.Stuck {
 		v.Finished = lastMoment(run)
@@ -181,6 +182,36 @@ func (v *Run) replaced(app *fold.App, run *fold.Run) {
 			}
 			break
 		}
+	}
+}
+
+// changed marks the environments that the run's version has, and in which something is no longer as it was verified: its
+// settings were changed since, or something was changed behind Towpath's back.
+func (v *Run) changed(app *fold.App, run *fold.Run) {
+	for i, s := range v.Stages {
+		env := app.Env(events.Slug(s.Env))
+		live := env.Live()
+		if s.Env == "" || !s.Through() || live == nil || live.Run != run.N || live.Kind == events.KindRemove {
+			continue
+		}
+		var lines []string
+		switch s.Stage {
+		case fold.StageVerify:
+			for _, one := range env.Stale(live) {
+				lines = append(lines, Stale(one).String())
+			}
+			if len(lines) > 0 && v.Stages[i].Command == "" {
+				v.Stages[i].Command = run.ReplayCommand(fold.StageVerify, env.Name)
+			}
+		case fold.StagePromote:
+			for _, one := range env.Drifts {
+				lines = append(lines, newDrift(one).String())
+			}
+		}
+		if s.Detail != "" {
+			lines = append([]string{s.Detail}, lines...)
+		}
+		v.Stages[i].Detail = strings.Join(lines, "\n")
 	}
 }
 

@@ -195,3 +195,49 @@ func TestEnvironments(t *testing.T) {
 		}
 	}
 }
+
+// What was verified, and is no longer as it was then, is said of the run whose version is there, and of no other.
+func TestChangedSinceItWasVerified(t *testing.T) {
+	l := foldtest.New()
+	l.Ready(foldtest.Definition(text), l.Policy(1, "{}"))
+	about := events.About{ID: "hello/dev/1"}
+	taken := &events.SlotTaken{
+		About: about, Slot: 1, Run: 1, Attempt: 1, Digest: foldtest.Digest("run1"), Kind: events.KindDeploy, Environment: "dev",
+		Pins: events.Pins{Config: map[string]uint64{"KEY": 4}, Secrets: map[string]uint64{"WORD": 2}},
+	}
+	l.Write(events.SlotSubject(1, taken.Type(), "hello", "dev", 1), "", taken)
+	decided := &events.SlotDecided{About: about, Slot: 1, Decision: events.Live, Environment: "dev"}
+	l.Write(events.SlotSubject(1, decided.Type(), "hello", "dev", 1), "", decided)
+	l.Verified("hello", 1, "dev", 1, 1, events.Success)
+	closed := &events.SlotClosed{About: about, Slot: 1, Closing: events.Verified, Environment: "dev"}
+	l.Write(events.SlotSubject(1, closed.Type(), "hello", "dev", 1), "", closed)
+	says := func(run int) string {
+		promote, _ := shown(l, run).Stage(fold.StagePromote, "dev")
+		verify, _ := shown(l, run).Stage(fold.StageVerify, "dev")
+		return strings.Join([]string{promote.Detail, verify.Detail, verify.Command}, "|")
+	}
+	if got := says(1); got != "||" {
+		t.Errorf("as it was verified: %s", got)
+	}
+	set := &events.SettingChanged{About: events.About{ID: "dev/hello/KEY"}, Key: "KEY", App: "hello", Environment: "dev", Version: 6, Actor: "bob"}
+	l.Write(events.SettingSubject(1, set.Type(), "hello", "dev", "KEY", 6), "", set)
+	word := &events.SecretChanged{About: events.About{ID: "dev/hello/WORD"}, Key: "WORD", App: "hello", Environment: "dev", Version: 3, Deleted: true, Actor: "bob"}
+	l.Write(events.SettingSubject(1, word.Type(), "hello", "dev", "WORD", 3), "", word)
+	drift := &events.DriftDetected{About: events.About{ID: "hello/dev/x"}, Drift: events.Drift{App: "hello", Environment: "dev", Slot: 1, What: "container x", Expected: "running", Found: "gone"}}
+	l.Write(events.DriftSubject(1, drift.Type(), "hello", "dev", 1), "", drift)
+	want := "drift: container x: gone, expected running|stale: config KEY is version 6 now, and was verified with version 4\n" +
+		"stale: secret WORD is gone now, and was verified with version 2|towpath replay hello/1 verify --env dev"
+	if got := says(1); got != want {
+		t.Errorf("changed since: %s", got)
+	}
+	l.Push(foldtest.Definition(text), l.Policy(2, "{}"))
+	if got := says(2); got != "||" {
+		t.Errorf("of another run: %s", got)
+	}
+	over := &events.DriftResolved{About: drift.About, Drift: drift.Drift}
+	l.Write(events.DriftSubject(1, over.Type(), "hello", "dev", 1), "", over)
+	live(l, 1, "dev", events.KindRestore) // with other settings
+	if got := says(1); strings.Contains(got, "drift") {
+		t.Errorf("the drift is over: %s", got)
+	}
+}
