@@ -139,6 +139,35 @@ func TestReport(t *testing.T) {
 	}
 }
 
+// Whoever denied what then serves is named, in the table too, and so is that they took it back.
+func TestDenialsAreNamed(t *testing.T) {
+	h := history{foldtest.New()}
+	h.push(1, "", "c1", "ann")
+	say := func(verb, actor, digest, reason string) {
+		h.Command(events.Command{Verb: verb, App: "hello", Run: 1, Environment: "prod", Actor: actor, Digest: foldtest.Digest(digest), Reason: reason})
+	}
+	say(events.VerbDeny, "eve", "run1", "not on a Friday")
+	say(events.VerbDeny, "dan", "run1", "")
+	say(events.VerbDeny, "bob", "run2", "another image")
+	say(events.VerbApprove, "dan", "run1", "")
+	h.Replay("hello", 1, fold.StagePromote, "prod")
+	h.slot(1, 1, events.KindDeploy, "", events.Verified)
+	say(events.VerbDeny, "late", "run1", "")
+	report := audit.Report{Environment: "prod", Changes: h.trail().Alterations("prod", time.Time{}, foldtest.Start.AddDate(1, 0, 0))}
+	report.People(func(p *audit.Person) { p.Name = "N-" + p.ID })
+	var text bytes.Buffer
+	if err := report.CSV(&text); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := csv.NewReader(&text).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := rows[1][slices.Index(audit.Columns, "denied")], "by N-eve (eve): not on a Friday; by N-dan (dan) (taken back)"; got != want {
+		t.Errorf("denied %q, want %q", got, want)
+	}
+}
+
 // A gap between two runs means that the ledger does not know every author.
 func TestAuthorsOfAGap(t *testing.T) {
 	for name, old := range map[string]string{"another beginning": "c9", "no beginning": ""} {

@@ -111,12 +111,33 @@ type Alteration struct {
 	Authors   []*Person `json:"authors"` // the pusher, and of every commit since what served before
 	Source    string    `json:"authorsFrom"`
 	Approvers []*Person `json:"approvers"`
+	Denials   []Denial  `json:"denials"` // of this image there, before the change
 	Tests     Tests     `json:"tests"`
 	Policy    string    `json:"policy,omitempty"` // digest
 	Verdict   string    `json:"verdict,omitempty"`
 	Overrides []Act     `json:"overrides"`
 	Closing   string    `json:"closing,omitempty"` // verified, rejected, superseded; empty: still open
 	Why       string    `json:"why,omitempty"`
+}
+
+// Denial is that somebody denied what a change then brought.
+type Denial struct {
+	Mark
+	By        *Person `json:"by"`
+	Reason    string  `json:"reason,omitempty"`
+	TakenBack bool    `json:"takenBack,omitempty"` // whoever denied approved it since
+}
+
+// String is the denial in a few words: "by Ann (u-…): not on a Friday (taken back)".
+func (d Denial) String() string {
+	text := "by " + d.By.String()
+	if d.Reason != "" {
+		text += ": " + d.Reason
+	}
+	if d.TakenBack {
+		text += " (taken back)"
+	}
+	return text
 }
 
 // Range is the commits that a change brought, or took back.
@@ -162,7 +183,7 @@ func (t *Trail) Alterations(env events.Slug, from, to time.Time) []Alteration {
 func (t *Trail) alteration(env events.Slug, s *slot) Alteration {
 	a := Alteration{
 		Mark: s.when, App: string(t.App), Slot: s.taken.Slot, Kind: string(s.taken.Kind), Run: t.name(s.taken.Run), After: s.taken.Digest,
-		Authors: []*Person{}, Approvers: []*Person{}, Overrides: []Act{},
+		Authors: []*Person{}, Approvers: []*Person{}, Denials: []Denial{}, Overrides: []Act{},
 	}
 	before := t.live(env, s.taken.Slot)
 	if before != nil && before.taken.Kind == events.KindRemove {
@@ -178,6 +199,7 @@ func (t *Trail) alteration(env events.Slug, s *slot) Alteration {
 	if one := t.run(s.taken.Run); one != nil {
 		t.people(&a, one, before)
 		t.judged(&a, one, env)
+		t.denied(&a, one, env)
 	}
 	a.Overrides = t.overrides(env, s)
 	return a
@@ -279,6 +301,24 @@ func (t *Trail) judged(a *Alteration, one *run, env events.Slug) {
 	}
 }
 
+// denied adds who denied the run's image, and whether they took that back.
+func (t *Trail) denied(a *Alteration, one *run, env events.Slug) {
+	for _, f := range one.facts {
+		b, ok := f.body.(*events.CommandReceived)
+		if !ok || b.Environment != env || b.Digest != a.After || f.seq >= a.Event {
+			continue
+		}
+		switch b.Verb {
+		case events.VerbDeny:
+			a.Denials = append(a.Denials, Denial{Mark: f.mark(), By: person(b.Actor), Reason: b.Reason})
+		case events.VerbApprove:
+			for i := range a.Denials {
+				a.Denials[i].TakenBack = a.Denials[i].TakenBack || a.Denials[i].By.ID == b.Actor
+			}
+		}
+	}
+}
+
 // overrides are the acts that led to a change otherwise than by a run's own way: what was asked for by name, and replays
 // in this environment since the slot before.
 func (t *Trail) overrides(env events.Slug, s *slot) []Act {
@@ -329,6 +369,9 @@ func (r *Report) People(each func(*Person)) {
 		for _, o := range c.Overrides {
 			list = append(list, o.By, o.Relay)
 		}
+		for _, d := range c.Denials {
+			list = append(list, d.By)
+		}
 		for _, p := range list {
 			if p != nil {
 				each(p)
@@ -340,7 +383,7 @@ func (r *Report) People(each func(*Person)) {
 // Columns are the headings of the table that CSV writes.
 var Columns = []string{
 	"time", "environment", "app", "kind", "run", "digest before", "digest after", "run before", "repository", "commits", "pusher", "authors",
-	"authors from", "approvers", "policy", "verdict", "tests", "passed", "failed", "skipped", "overrides", "outcome", "why", "event",
+	"authors from", "approvers", "denied", "policy", "verdict", "tests", "passed", "failed", "skipped", "overrides", "outcome", "why", "event",
 }
 
 // CSV writes the report as RFC 4180 has it: a heading, then a line for each change, ended by CR LF. What a spreadsheet
@@ -381,13 +424,17 @@ func (r *Report) row(c Alteration) []string {
 	for _, o := range c.Overrides {
 		overrides = append(overrides, o.String())
 	}
+	var denials []string
+	for _, d := range c.Denials {
+		denials = append(denials, d.String())
+	}
 	commits := c.Commits.String()
 	if c.Commits.Back && commits != "" {
 		commits += " (taken back)"
 	}
 	return []string{
 		c.At.UTC().Format(time.RFC3339), r.Environment, c.App, c.Kind, c.Run, c.Before, c.After, c.BeforeRun, c.Commits.Repository, commits,
-		c.Pusher.String(), Names(c.Authors), c.Source, Names(c.Approvers), c.Policy, c.Verdict,
+		c.Pusher.String(), Names(c.Authors), c.Source, Names(c.Approvers), strings.Join(denials, "; "), c.Policy, c.Verdict,
 		c.Tests.Outcome, strconv.Itoa(c.Tests.Passed), strconv.Itoa(c.Tests.Failed), strconv.Itoa(c.Tests.Skipped),
 		strings.Join(overrides, "; "), cmp.Or(c.Closing, "open"), c.Why, strconv.FormatUint(c.Event, 10),
 	}

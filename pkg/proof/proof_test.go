@@ -167,6 +167,7 @@ func TestApprovalsAsTheGateCountsThem(t *testing.T) {
 		b.ID = "replay-" + digest
 		w.add(events.CommandSubject(1, b.Type(), "hello", n, env, b.ID), chain, b)
 	}
+	attempt := 1 // that takes the slot
 	for name, c := range map[string]struct {
 		between func(w *world, chain string) // after u-approver's approval, before the slot
 		proven  bool
@@ -193,6 +194,24 @@ func TestApprovalsAsTheGateCountsThem(t *testing.T) {
 			b.ID = "hello/2/prod"
 			w.add(events.PromoteSubject(1, b.Type(), "hello", 2, "prod", "no", 1), chain, b)
 		}, false, "it was denied before"},
+		"denied, and replayed by an operator": {func(w *world, chain string) {
+			w.deny(2, chain, "prod", "u-denier", 1)
+			replay(w, 2, chain, "prod", "")
+			attempt = 2
+		}, false, "u-denier denied it before (event 21): not on a Friday, and did not take that back"},
+		"denied, and taken back": {func(w *world, chain string) {
+			w.deny(2, chain, "prod", "u-denier", 1)
+			w.approve(2, chain, "prod", "u-denier")
+			attempt = 2
+		}, true, "approved by u-approver, u-denier"},
+		"denied, and approved by another": {func(w *world, chain string) {
+			w.deny(2, chain, "prod", "u-denier", 1)
+			w.approve(2, chain, "prod", "u-second")
+			attempt = 2
+		}, false, "u-denier denied it before"},
+		"denied when the gate had been passed": {func(w *world, chain string) {
+			w.command(2, "prod", "u-denier", events.VerbDeny)
+		}, true, "denied by u-denier (event 20): not on a Friday"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -206,8 +225,9 @@ func TestApprovalsAsTheGateCountsThem(t *testing.T) {
 			w.deploy(2, chain, "dev", 1, 1)
 			w.deploy(2, chain, "qa", 1, 2)
 			w.approve(2, chain, "prod", "u-approver")
+			attempt = 1
 			c.between(w, chain)
-			w.deploy(2, chain, "prod", 1, 3)
+			w.deployAttempt(2, chain, "prod", 1, 3, attempt)
 			w.seal()
 			v := Verify(w.export(Wish{About: About{App: "hello", Run: 2}}), w.terms())
 			if v.Forged != nil || v.Proven() != c.proven {

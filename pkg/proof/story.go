@@ -27,10 +27,10 @@ type story struct {
 	verdicts   []vetted
 	verified   map[events.Slug]string // environment → digest that stands there
 	slots      map[events.Slug]map[int]*slot
-	given      map[events.Slug][]approval    // approvals, in order
-	rejudged   map[events.Slug]uint64        // environment → the verdict that changed what stands before it
-	denied     map[events.Slug]ledger.Record // environment → the denial that stands
-	envs       []events.Slug                 // that the run reached, in order
+	given      map[events.Slug][]approval      // approvals, in order
+	rejudged   map[events.Slug]uint64          // environment → the verdict that changed what stands before it
+	denied     map[events.Slug][]ledger.Record // environment → the denials, in order
+	envs       []events.Slug                   // that the run reached, in order
 }
 
 type vetted struct {
@@ -46,6 +46,7 @@ type slot struct {
 	closed    *events.SlotClosed
 	approved  []string // who let it in
 	uncounted []string // whose approval did not count, and why
+	denied    []string // who had denied it when it was decided, and why
 }
 
 // approval is one that the gate recorded.
@@ -60,7 +61,7 @@ func (c *checker) tell() *Fault {
 	s := &story{
 		c: c, policies: map[string]policy.Policy{}, settings: map[string]ledger.Record{}, built: map[string]ledger.Record{},
 		verified: map[events.Slug]string{}, slots: map[events.Slug]map[int]*slot{}, given: map[events.Slug][]approval{},
-		rejudged: map[events.Slug]uint64{}, denied: map[events.Slug]ledger.Record{},
+		rejudged: map[events.Slug]uint64{}, denied: map[events.Slug][]ledger.Record{},
 	}
 	for _, r := range c.before {
 		if fault := s.context(r); fault != nil {
@@ -163,7 +164,7 @@ func (s *story) next(r ledger.Record) *Fault {
 		}
 	case *events.PromotionDenied:
 		if mine {
-			s.denied[b.Environment] = r
+			s.denied[b.Environment] = append(s.denied[b.Environment], r)
 		}
 	case *events.SlotTaken:
 		return s.take(r, b)
@@ -344,8 +345,8 @@ func (s *story) take(r ledger.Record, b *events.SlotTaken) *Fault {
 	if fault := s.passed(r, b); fault != nil {
 		return fault
 	}
-	if no, stands := s.denied[env]; stands && no.Subject.Attempt == b.Attempt {
-		return about(r, "it was denied before (event %d), and nobody asked for another attempt since", no.Seq)
+	if fault := s.undenied(r, b); fault != nil {
+		return fault
 	}
 	one.approved, one.uncounted = s.approvers(b)
 	rule, _ := s.rule(s.policy, env)
@@ -353,6 +354,52 @@ func (s *story) take(r ledger.Record, b *events.SlotTaken) *Fault {
 		return about(r, "%s asks for %d approvals, and %d that count came before%s", env, rule.Count, len(one.approved), butNot(one.uncounted))
 	}
 	return s.cameThrough(r, b)
+}
+
+// undenied: the gate had not refused the attempt, and whoever had denied the image had taken that back.
+func (s *story) undenied(r ledger.Record, b *events.SlotTaken) *Fault {
+	said := s.answers(b.Environment, b.Digest, r.Seq)
+	for _, no := range s.denied[b.Environment] {
+		d := no.Event.Body.(*events.PromotionDenied)
+		back := slices.ContainsFunc(said, func(a answer) bool {
+			return a.Actor == d.Responder && a.Verb == events.VerbApprove && a.seq > no.Seq
+		})
+		switch {
+		case no.Subject.Attempt == b.Attempt:
+			return about(r, "it was denied before (event %d), and nobody asked for another attempt since", no.Seq)
+		case d.Responder != "" && strings.Contains(d.ArtifactID, "@"+b.Digest) && !back:
+			return about(r, "%s denied it before (event %d)%s, and did not take that back", d.Responder, no.Seq, because(d.Reason))
+		}
+	}
+	return nil
+}
+
+// answer is what somebody said about an image.
+type answer struct {
+	seq uint64
+	events.Command
+}
+
+// answers are what each actor said last about an image for an environment, before an event, in order.
+func (s *story) answers(env events.Slug, digest string, before uint64) (last []answer) {
+	about := s.c.bundle.About
+	for _, r := range s.c.records {
+		b, ok := r.Event.Body.(*events.CommandReceived)
+		if !ok || r.Seq >= before || b.App != about.App || b.Run != about.Run || b.Environment != env || b.Digest != digest ||
+			b.Verb != events.VerbApprove && b.Verb != events.VerbDeny {
+			continue
+		}
+		last = slices.DeleteFunc(last, func(a answer) bool { return a.Actor == b.Actor })
+		last = append(last, answer{r.Seq, b.Command})
+	}
+	return last
+}
+
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return ": " + reason
 }
 
 // butNot names the approvals that did not count.
@@ -428,6 +475,11 @@ func (s *story) decide(r ledger.Record, b *events.SlotDecided) *Fault {
 		return about(r, "slot %d was decided before", b.Slot)
 	}
 	one.decided = b
+	for _, a := range s.answers(b.Environment, one.event.Digest, r.Seq) {
+		if a.Verb == events.VerbDeny {
+			one.denied = append(one.denied, fmt.Sprintf("%s (event %d)%s", a.Actor, a.seq, because(a.Reason)))
+		}
+	}
 	return nil
 }
 
@@ -535,6 +587,9 @@ func (s *story) fate(env events.Slug) (lines []string) {
 			line += ", approved by " + strings.Join(one.approved, ", ")
 		}
 		line += butNot(one.uncounted)
+		if len(one.denied) > 0 {
+			line += ", denied by " + strings.Join(one.denied, ", ")
+		}
 		switch {
 		case one.decided == nil:
 			line += ", not decided yet"

@@ -282,22 +282,45 @@ func (w *world) otherPolicy(serial int) {
 	w.publishPolicy(serial)
 }
 
+// command appends a command about a run's image.
+func (w *world) command(n int, env events.Slug, actor, verb string) *events.CommandReceived {
+	command := &events.CommandReceived{Command: events.Command{Verb: verb, App: "hello", Run: n, Environment: env, Digest: string(w.image(n).Digest), Actor: actor, Channel: "cli"}}
+	if verb == events.VerbDeny {
+		command.Reason = "not on a Friday"
+	}
+	command.ID = fmt.Sprintf("c-%s-%d-%s-%s", actor, n, env, verb)
+	w.add(events.CommandSubject(1, events.TypeCommandReceived, "hello", n, env, command.ID), "", command)
+	return command
+}
+
+// deny appends a command to deny and what promote makes of it.
+func (w *world) deny(n int, chain string, env events.Slug, actor string, attempt int) {
+	command := w.command(n, env, actor, events.VerbDeny)
+	denied := &events.PromotionDenied{Promotion: events.Promotion{
+		ArtifactID: w.image(n).PURL(), Environment: env, Policy: w.policy.Digest(), Responder: actor, Decision: "denied", Reason: command.Reason,
+	}}
+	denied.ID = fmt.Sprintf("hello/%d/%s", n, env)
+	w.add(events.PromoteSubject(1, events.TypePromotionDenied, "hello", n, env, events.Key(command.ID), attempt), chain, denied)
+}
+
 // approve appends a command to approve and what promote makes of it.
 func (w *world) approve(n int, chain string, env events.Slug, actor string) {
 	a := w.image(n)
-	command := &events.CommandReceived{Command: events.Command{Verb: events.VerbApprove, App: "hello", Run: n, Environment: env, Digest: string(a.Digest), Actor: actor, Channel: "cli"}}
-	command.ID = fmt.Sprintf("c-%s-%d-%s", actor, n, env)
-	w.add(events.CommandSubject(1, events.TypeCommandReceived, "hello", n, env, command.ID), "", command)
+	command := w.command(n, env, actor, events.VerbApprove)
 	approved := &events.PromotionApproved{Promotion: events.Promotion{ArtifactID: a.PURL(), Environment: env, Policy: w.policy.Digest(), Responder: actor, Decision: "approved"}}
 	approved.ID = fmt.Sprintf("hello/%d/%s", n, env)
 	w.add(events.PromoteSubject(1, events.TypePromotionApproved, "hello", n, env, events.Key(command.ID), 1), chain, approved)
 }
 
-// deploy appends a slot from taken to closed.
+// deploy appends a slot of the first attempt from taken to closed.
 func (w *world) deploy(n int, chain string, env events.Slug, slot int, version uint64) {
+	w.deployAttempt(n, chain, env, slot, version, 1)
+}
+
+func (w *world) deployAttempt(n int, chain string, env events.Slug, slot int, version uint64, attempt int) {
 	a, about := w.image(n), events.About{ID: fmt.Sprintf("hello/%s/%d", env, slot)}
 	w.add(events.SlotSubject(1, events.TypeSlotTaken, "hello", env, slot), chain, &events.SlotTaken{
-		About: about, Slot: slot, Run: n, Attempt: 1, ArtifactID: a.PURL(), Repository: a.Repository.String(), Digest: string(a.Digest),
+		About: about, Slot: slot, Run: n, Attempt: attempt, ArtifactID: a.PURL(), Repository: a.Repository.String(), Digest: string(a.Digest),
 		Kind: events.KindDeploy, Environment: env, Pins: events.Pins{Config: map[string]uint64{"GREETING": version}},
 	})
 	w.add(events.SlotSubject(1, events.TypeSlotDecided, "hello", env, slot), chain, &events.SlotDecided{About: about, Slot: slot, Decision: events.Live, Environment: env})

@@ -109,9 +109,10 @@ func (o order) about() (identity.Verb, identity.Object, error) {
 	fault(len(o.Stage) > 40, "stage may have 40 bytes")
 	fault(len(o.Reason) > maxReason, fmt.Sprintf("reason may have %d bytes", maxReason))
 	fault(o.Policy != "" && o.Policy != policyPinned && o.Policy != policyCurrent, fmt.Sprintf("policy %.40q is neither %s nor %s", o.Policy, policyPinned, policyCurrent))
-	fault(o.Verb != events.VerbReplay && (o.AllStuck || o.Policy != ""), "allStuck and policy are for replay alone")
+	fault(o.Attempt < 0, "attempt must count from 1")
+	fault(o.Verb != events.VerbReplay && (o.AllStuck || o.Policy != "" || o.Attempt != 0), "allStuck, policy and attempt are for replay alone")
 	fault(o.Verb != events.VerbRollback && o.WithSecrets, "withSecrets is for rollback alone")
-	fault(o.AllStuck && (o.Run != 0 || o.Stage != "" || o.Env != "" || o.Rebuild || o.Policy != ""), "allStuck goes with app alone")
+	fault(o.AllStuck && (o.Run != 0 || o.Stage != "" || o.Env != "" || o.Attempt != 0 || o.Rebuild || o.Policy != ""), "allStuck goes with app alone")
 	if len(faults) > 0 {
 		return "", identity.Object{}, invalid("commanding", "", strings.Join(faults, "; "), "GET /openapi.json describes it")
 	}

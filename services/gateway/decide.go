@@ -98,6 +98,7 @@ type order struct {
 	Env      events.Slug `json:"env"`
 	Digest   string      `json:"digest"`
 	Reason   string      `json:"reason"`
+	Attempt  int         `json:"attempt"`  // replay: the number that the new attempt had in a preview; 0: any
 	Rebuild  bool        `json:"rebuild"`  // replay: build even where the same tree was built before
 	Policy   string      `json:"policy"`   // replay: pinned (also where it is empty) or current
 	AllStuck bool        `json:"allStuck"` // replay: everything that is stuck, of an app or of all
@@ -220,7 +221,7 @@ func decide(o order, s scope) (decision, *problem) {
 	case events.VerbApprove, events.VerbDeny:
 		return decideResponse(o, s, run, d)
 	case events.VerbPromote:
-		return decidePromote(o, run, d)
+		return decidePromote(o, s, run, d)
 	case events.VerbCancel:
 		return decideCancel(o, run, d)
 	case events.VerbSkip:
@@ -261,17 +262,25 @@ func decideResponse(o order, s scope, run *fold.Run, d decision) (decision, *pro
 		d.text = fmt.Sprintf("%s is already approved for %s by you (%s): %d of %d", run.Name(), o.Env, shortDigest(c.Digest), s.approvers(run, env, s.actor), s.rule(run, o.Env).Count)
 		return d, nil
 	}
+	denials := denialsOf(run, env)
+	mine := slices.ContainsFunc(denials, func(c fold.Command) bool { return c.Actor == s.actor })
+	back := o.Verb == events.VerbApprove && (mine || len(denials) == 0 && deniedBy(env) != "")
 	switch {
 	case env == nil:
 		return d, invalid(o.Verb, run.Name(), "no environment is named", "name it with --env, one of "+joined(run.Definition.EnvironmentNames()))
-	case status.Ended() && status != fold.Stuck:
+	case !back && status.Ended() && status != fold.Stuck && (status != fold.Refused || deniedBy(env) == ""):
 		return d, conflict(o.Verb, on, run.Name()+" is "+string(status), "towpath show "+run.Name())
-	case env.Verified || env.Slot != 0:
-		return d, conflict(o.Verb, on, "it is there already", "towpath rollback takes it back")
 	case run.Artifact == nil:
 		return d, conflict(o.Verb, on, "it has no image yet, and an answer is about one image", "wait until it is built: towpath show "+run.Name())
 	case o.Digest != "" && o.Digest != run.Artifact.Digest:
 		return d, conflict(o.Verb, on, "its image is "+shortDigest(run.Artifact.Digest)+" by now, you looked at "+shortDigest(o.Digest), "look again: towpath show "+run.Name())
+	case back:
+	case o.Verb == events.VerbDeny && mine:
+		return d, conflict(o.Verb, on, "you have denied it already", "towpath approve "+run.Name()+" --env "+string(o.Env)+" takes that back")
+	case o.Verb == events.VerbApprove && len(denials) > 0:
+		return d, deniedBefore(o.Verb, on, run, denials[0])
+	case env.Verified || s.live(env):
+		return d, conflict(o.Verb, on, "it is there already", "towpath rollback takes it back")
 	}
 	d.command.Digest = run.Artifact.Digest
 	if o.Verb == events.VerbDeny {
@@ -279,21 +288,63 @@ func decideResponse(o order, s scope, run *fold.Run, d decision) (decision, *pro
 		return d, nil
 	}
 	rule := s.rule(run, o.Env)
-	if rule.Count == 0 {
-		return d, conflict(o.Verb, on, string(o.Env)+" asks for no approval", "")
-	}
 	author := s.actor == run.Start.Actor || slices.Contains(run.Start.Authors, s.actor)
-	if why := rule.Refuses(s.roles, author); why != "" {
+	why := rule.Refuses(s.roles, author)
+	switch {
+	case back && (rule.Count == 0 || why != "" && rule.Refuses(s.roles, false) == ""): // it does not count: promote knows authors, and no roles
+		d.text = fmt.Sprintf("the denial of %s for %s is taken back", run.Name(), o.Env)
+		return d, nil
+	case rule.Count == 0:
+		return d, conflict(o.Verb, on, string(o.Env)+" asks for no approval", "")
+	case why != "" && mine:
+		return d, forbidden(o.Verb, on, why, "an admin gives you such a role; or push a change, which is answered anew")
+	case why != "":
 		return d, forbidden(o.Verb, on, why, "ask somebody else to approve")
 	}
 	d.text = fmt.Sprintf("%s is approved for %s (%s): %d of %d", run.Name(), o.Env, shortDigest(run.Artifact.Digest), s.approvers(run, env, s.actor), rule.Count)
+	if mine {
+		d.text += "; your denial is taken back"
+	}
 	return d, nil
 }
 
+// denialsOf are the denials of a run's image that stand in an environment, which may be nil.
+func denialsOf(run *fold.Run, env *fold.RunEnv) []fold.Command {
+	if env == nil || run.Artifact == nil {
+		return nil
+	}
+	return env.Denials(run.Artifact.Digest)
+}
+
+// deniedBy is who refused a run's present attempt at an environment; "": nobody.
+func deniedBy(env *fold.RunEnv) string {
+	if env == nil || env.Denied == nil {
+		return ""
+	}
+	return env.Denied.Responder
+}
+
+// deniedBefore says who denied a run, and that they alone can take that back.
+func deniedBefore(doing, on string, run *fold.Run, no fold.Command) *problem {
+	why := "denied by " + no.Actor
+	if no.Reason != "" {
+		why += ": " + no.Reason
+	}
+	return conflict(doing, on, why, fmt.Sprintf("%s takes that back with towpath approve %s --env %s, or push a change", no.Actor, run.Name(), no.Environment))
+}
+
+// live reports whether the slot that the run took in an environment was decided live.
+func (s scope) live(env *fold.RunEnv) bool {
+	slot := s.app.Env(env.Name).Slot(env.Slot)
+	return slot != nil && slot.Decision == events.Live
+}
+
 // given returns the approval that the actor gave already, as their last word, if it is about the same image and still
-// counts; else nil. A version that an operator brought back meanwhile asks for another.
+// counts; else nil. A version that an operator brought back meanwhile asks for another, and so does a run that ended or
+// that people refused.
 func (s scope) given(o order, run *fold.Run, env *fold.RunEnv) *fold.Command {
-	if o.Verb != events.VerbApprove || env == nil || run.Artifact == nil || o.Digest != "" && o.Digest != run.Artifact.Digest {
+	if o.Verb != events.VerbApprove || env == nil || run.Artifact == nil || o.Digest != "" && o.Digest != run.Artifact.Digest ||
+		run.Cancelled != nil || run.SupersededBy != 0 || deniedBy(env) != "" {
 		return nil
 	}
 	since := s.since(run, env.Name)
@@ -302,12 +353,9 @@ func (s scope) given(o order, run *fold.Run, env *fold.RunEnv) *fold.Command {
 			since = max(since, slot.TakenSeq)
 		}
 	}
-	for _, r := range slices.Backward(env.Responses) {
-		if r.Actor == s.actor {
-			if r.Verb == events.VerbApprove && r.Digest == run.Artifact.Digest && r.Seq > since {
-				return &r
-			}
-			return nil
+	for _, c := range env.LastWords(run.Artifact.Digest) {
+		if c.Actor == s.actor && c.Verb == events.VerbApprove && c.Seq > since {
+			return &c
 		}
 	}
 	return nil
@@ -322,15 +370,15 @@ func (s scope) since(run *fold.Run, env events.Slug) uint64 {
 func (s scope) approvers(run *fold.Run, env *fold.RunEnv, actor string) int {
 	who := map[string]bool{actor: true}
 	since := s.since(run, env.Name)
-	for _, r := range env.Responses {
-		if r.Verb == events.VerbApprove && r.Digest == run.Artifact.Digest && r.Seq > since {
-			who[r.Actor] = true
+	for _, c := range env.LastWords(run.Artifact.Digest) {
+		if c.Verb == events.VerbApprove && c.Seq > since {
+			who[c.Actor] = true
 		}
 	}
 	return len(who)
 }
 
-func decidePromote(o order, run *fold.Run, d decision) (decision, *problem) {
+func decidePromote(o order, s scope, run *fold.Run, d decision) (decision, *problem) {
 	on := run.Name() + " to " + string(o.Env)
 	switch env := run.Env(o.Env); {
 	case env == nil:
@@ -339,6 +387,9 @@ func decidePromote(o order, run *fold.Run, d decision) (decision, *problem) {
 		return d, conflict("promoting", on, "it has no image yet", "towpath show "+run.Name())
 	case env.Promote.Status == fold.Running:
 		return d, conflict("promoting", on, "that is under way", "towpath show "+run.Name())
+	}
+	if denials := denialsOf(run, run.Env(o.Env)); len(denials) > 0 {
+		return d, deniedBefore("promoting", on, run, denials[0])
 	}
 	d.command.Digest = run.Artifact.Digest
 	d.text = fmt.Sprintf("%s goes to %s when its gates are open", run.Name(), o.Env)

@@ -25,14 +25,21 @@ func newStory() story {
 	return story{l, l.Policy(1, "{}")}
 }
 
+// take has a run take the next slot of an environment.
+func (s story) take(run int, env events.Slug) (n int) {
+	app := s.App("hello")
+	n = len(app.Env(env).Slots) + 1
+	r := app.Run(run)
+	taken := &events.SlotTaken{Slot: n, Run: run, Attempt: r.Env(env).Promote.Attempt, Digest: r.Artifact.Digest, ArtifactID: r.ArtifactID, Kind: events.KindDeploy, Environment: env}
+	taken.ID = fmt.Sprintf("hello/%s/%d", env, n)
+	s.Write(events.SlotSubject(1, taken.Type(), "hello", env, n), "", taken)
+	return n
+}
+
 // deploy takes a run through an environment, to the closing that is given.
 func (s story) deploy(run int, env events.Slug, closing events.Closing) {
-	app := s.App("hello")
-	n := len(app.Env(env).Slots) + 1
-	r := app.Run(run)
+	r, n := s.App("hello").Run(run), s.take(run, env)
 	about := events.About{ID: fmt.Sprintf("hello/%s/%d", env, n)}
-	taken := &events.SlotTaken{About: about, Slot: n, Run: run, Attempt: r.Env(env).Promote.Attempt, Digest: r.Artifact.Digest, ArtifactID: r.ArtifactID, Kind: events.KindDeploy, Environment: env}
-	s.Write(events.SlotSubject(1, taken.Type(), "hello", env, n), "", taken)
 	decided := &events.SlotDecided{About: about, Slot: n, Decision: events.Live, Environment: env}
 	s.Write(events.SlotSubject(1, decided.Type(), "hello", env, n), "", decided)
 	if closing == "" {
@@ -91,6 +98,11 @@ func TestDecide(t *testing.T) {
 			s.Ready(foldtest.Definition(twoEnvironments), s.policy)
 			s.deploy(1, "dev", events.Verified)
 			s.ended(1, "prod", events.Error)
+		},
+		"under way in prod": func(s story) {
+			s.Ready(foldtest.Definition(twoEnvironments), s.policy)
+			s.deploy(1, "dev", events.Verified)
+			s.take(1, "prod")
 		},
 		"failed in dev": func(s story) {
 			s.Ready(foldtest.Definition(twoEnvironments), s.policy)
@@ -175,12 +187,17 @@ func TestDecide(t *testing.T) {
 
 		{"stuck in prod", order{Verb: "replay", Run: 1}, "3 effects already done are kept, 2 will run, no rebuild"},
 		{"stuck in prod", order{Verb: "replay", Run: 1, Stage: "promote", Env: "prod"}, "3 effects already done are kept, 2 will run, no rebuild"},
-		{"stuck in prod", order{Verb: "replay", Run: 1, Stage: "build"}, "1 effect already done is kept, 2 will run, the image is built again only if its source changed"},
+		{"stuck in prod", order{Verb: "replay", Run: 1, Stage: "build"}, "0 effects already done are kept, 2 will run, 1 more if the image differs, the image is built again only if its source changed"},
 		{"stuck in prod", order{Verb: "replay", Run: 1, Stage: "build", Rebuild: true}, "the image is built again"},
 		{"stuck in prod", order{Verb: "replay", Run: 1, Stage: "vet"}, "2 effects already done are kept, 1 will run"},
 		{"failed in dev", order{Verb: "replay", Run: 1}, "2 effects already done are kept, 2 will run"},
 		{"live in dev", order{Verb: "replay", Run: 1, Stage: "verify", Env: "dev"}, "no: it has not begun"},
-		{"ready", order{Verb: "replay", Run: 1}, "no: no stage of it is stuck or failed"},
+		{"ready", order{Verb: "replay", Run: 1}, "no: no stage of it is stuck or failed: it is running"},
+		{"stuck in prod", order{Verb: "replay", Run: 1, Attempt: 2}, "2 will run, no rebuild"},
+		{"stuck in prod", order{Verb: "replay", Run: 1, Attempt: 1}, "no: attempt 1 of it is there by now"},
+		{"under way in prod", order{Verb: "replay", Run: 1, Stage: "promote", Env: "prod"}, "1 attempt under way will be fenced off"},
+		{"under way in prod", order{Verb: "approve", Run: 1, Env: "prod"}, "1 of 1"},
+		{"under way in prod", order{Verb: "deny", Run: 1, Env: "prod"}, "hello/1 is denied prod"},
 		{"ready", order{Verb: "replay", Run: 1, Stage: "promote", Env: "dev"}, "no: it has not begun"},
 		{"ready", order{Verb: "replay", Run: 1, Stage: "promote"}, "no: no environment is named, and it has stopped in none"},
 		{"superseded", order{Verb: "replay", Run: 1, Stage: "build"}, "no: hello/2 took its place"},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger/fold"
@@ -16,7 +17,7 @@ func decideReplay(o order, s scope, run *fold.Run, d decision) (decision, *probl
 	on := strings.TrimSpace(run.Name() + " " + o.Stage + " " + string(o.Env))
 	switch {
 	case o.Stage == "":
-		return d, notFound("replaying", run.Name(), "no stage of it is stuck or failed", "name the stage: build, vet, promote --env ENV or verify --env ENV")
+		return d, conflict("replaying", run.Name(), "no stage of it is stuck or failed: it is "+string(s.app.StatusOf(run)), "name the stage: build, vet, promote --env ENV or verify --env ENV")
 	case o.Env == "" && (o.Stage == fold.StagePromote || o.Stage == fold.StageVerify):
 		return d, whichEnvironment("replaying", on, run, o.Stage)
 	case !ok:
@@ -33,6 +34,13 @@ func decideReplay(o order, s scope, run *fold.Run, d decision) (decision, *probl
 	if newer := newerIn(s.app, run, o.Stage, o.Env); newer != 0 {
 		return d, conflict("replaying", on, fold.Name(run.App, newer)+" runs there by now", fmt.Sprintf("towpath rollback %s --env %s --to %s", run.App, o.Env, run.Name()))
 	}
+	if o.Attempt != 0 && o.Attempt != stage.Attempt+1 {
+		return d, conflict("replaying", on, fmt.Sprintf("attempt %d of it is there by now%s", stage.Attempt, askedBy(stage)), "look again at what a replay would do: "+run.ReplayCommand(o.Stage, o.Env)+" --dry-run")
+	}
+	deploys := o.Stage == fold.StagePromote || o.Stage == fold.StageVerify && !s.stands(run, o)
+	if denials := denialsOf(run, run.Env(o.Env)); deploys && len(denials) > 0 {
+		return d, deniedBefore("replaying", on, run, denials[0])
+	}
 	env := o.Env
 	if o.Stage == fold.StageBuild || o.Stage == fold.StageVet {
 		env = ""
@@ -46,6 +54,20 @@ func decideReplay(o order, s scope, run *fold.Run, d decision) (decision, *probl
 	d.preview = s.foresee(run, d.replay, stage.Attempt+1)
 	d.text = summary(d.preview, o)
 	return d, nil
+}
+
+// stands reports whether a verification is to be replayed on the deployment that is there.
+func (s scope) stands(run *fold.Run, o order) bool {
+	slot := s.app.Env(o.Env).Slot(run.Env(o.Env).Slot)
+	return slot != nil && slot.Open() && (o.Policy != policyCurrent || s.newest == run.Policy)
+}
+
+// askedBy says who asked for an attempt, as the end of a sentence; empty where nobody did.
+func askedBy(stage fold.Stage) string {
+	if stage.Replay == nil || stage.Replay.Actor == "" {
+		return ""
+	}
+	return ", asked for by " + stage.Replay.Actor
 }
 
 // whichEnvironment says that an environment has to be named, and which.
@@ -108,7 +130,7 @@ func newerIn(app *fold.App, run *fold.Run, stage string, env events.Slug) int {
 
 // foresee says what a replay will do as far as no gate comes in between.
 func (s scope) foresee(run *fold.Run, replay *events.ReplayRequested, attempt int) view.Preview {
-	p := view.Preview{Attempt: attempt, Pins: &view.Pins{Definition: run.Start.DefinitionDigest, Policy: run.Policy}}
+	p := view.Preview{Stage: replay.Stage, Env: string(replay.Environment), Attempt: attempt, Pins: &view.Pins{Definition: run.Start.DefinitionDigest, Policy: run.Policy}}
 	rejudged := replay.Policy != ""
 	if rejudged {
 		p.Pins.Policy, p.Pins.PolicyWas = replay.Policy, run.Policy
@@ -124,9 +146,15 @@ func (s scope) foresee(run *fold.Run, replay *events.ReplayRequested, attempt in
 	case deploys && run.Verdict != nil:
 		p.Kept = append(p.Kept, "verdict of vetting")
 	}
+	built := replay.Stage == fold.StageBuild
 	for _, e := range run.Envs {
+		deployed := fmt.Sprintf("promote to %s, attempt %d, and verify there, with the new image", e.Name, e.Promote.Attempt+1)
 		switch {
 		case !e.Verified || e.Name == replay.Environment:
+		case built && replay.Rebuild:
+			p.Runs = append(p.Runs, deployed)
+		case built:
+			p.Maybe = append(p.Maybe, deployed)
 		case e.Skipped != nil:
 			p.Kept = append(p.Kept, fmt.Sprintf("%s, deployed, its verification skipped", e.Name))
 		default:
@@ -137,7 +165,7 @@ func (s scope) foresee(run *fold.Run, replay *events.ReplayRequested, attempt in
 	env := replay.Environment
 	switch replay.Stage {
 	case fold.StageBuild:
-		p.Runs = append(p.Runs, again("build"), "vet")
+		p.Runs = append([]string{again("build"), "vet"}, p.Runs...)
 	case fold.StageVet:
 		p.Runs = append(p.Runs, again("vet"))
 	case fold.StageVerify:
@@ -154,12 +182,48 @@ func (s scope) foresee(run *fold.Run, replay *events.ReplayRequested, attempt in
 		p.Settings = s.settingChanges(run, env)
 	}
 	p.Approvals = s.approvalFates(run, replay)
+	p.Fenced = fenced(run, replay)
 	return p
+}
+
+// fenced names the attempts that are under way and that a replay puts an end to.
+func fenced(run *fold.Run, replay *events.ReplayRequested) (attempts []string) {
+	see := func(what string, stage fold.Stage) {
+		if stage.Ended() || stage.Status != fold.Running && stage.Status != fold.Queued {
+			return
+		}
+		since := stage.Started
+		if since.IsZero() {
+			since = stage.Since
+		}
+		attempts = append(attempts, fmt.Sprintf("%s, attempt %d, is under way since %s%s", what, stage.Attempt, since.UTC().Format(time.RFC3339), askedBy(stage)))
+	}
+	switch replay.Stage {
+	case fold.StageBuild:
+		see("build", run.Build)
+		see("vet", run.Vet)
+	case fold.StageVet:
+		see("vet", run.Vet)
+	}
+	for _, e := range run.Envs {
+		whole := replay.Environment == "" && !e.Verified || e.Name == replay.Environment
+		if whole {
+			see("promote to "+string(e.Name), e.Promote)
+			see("verify in "+string(e.Name), e.Verify)
+		}
+	}
+	return attempts
 }
 
 // summary is the preview in one line.
 func summary(p view.Preview, o order) string {
 	text := fmt.Sprintf("%s already done %s kept, %d will run, ", plural(len(p.Kept), "effect"), isAre(len(p.Kept)), len(p.Runs))
+	if n := len(p.Maybe); n > 0 {
+		text += fmt.Sprintf("%d more if the image differs, ", n)
+	}
+	if n := len(p.Fenced); n > 0 {
+		text += fmt.Sprintf("%s under way will be fenced off, ", plural(n, "attempt"))
+	}
 	switch {
 	case o.Stage != fold.StageBuild:
 		text += "no rebuild"
@@ -218,28 +282,37 @@ func (s scope) settingChanges(run *fold.Run, env events.Slug) []view.SettingChan
 	return changes
 }
 
-// approvalFates says which of the approvals that count will count after the replay. Only what is known now is said: a
-// verdict that differs, or another image, drops more.
+// approvalFates says which of the approvals that count will count after the replay, and which denials stand. Only what is
+// known now is said: a verdict that differs drops more.
 func (s scope) approvalFates(run *fold.Run, replay *events.ReplayRequested) []view.Approval {
 	if run.Artifact == nil {
 		return nil
 	}
 	var fates []view.Approval
+	built := replay.Stage == fold.StageBuild
 	for _, e := range run.Envs {
-		if e.Verified && e.Name != replay.Environment || s.rule(run, e.Name).Count == 0 {
+		if e.Verified && e.Name != replay.Environment && !built {
 			continue
 		}
 		since := s.since(run, e.Name)
-		told := map[string]bool{}
-		for _, r := range slices.Backward(e.Responses) {
-			if told[r.Actor] || r.Digest != run.Artifact.Digest || r.Seq <= since {
+		for _, c := range e.LastWords(run.Artifact.Digest) {
+			fate := view.Approval{Env: string(e.Name), Actor: c.Actor, Denial: c.Verb == events.VerbDeny}
+			if !fate.Denial && (c.Seq <= since || s.rule(run, e.Name).Count == 0) {
 				continue
 			}
-			told[r.Actor] = true
-			if r.Verb == events.VerbApprove {
-				why := s.drops(run, e.Name, replay)
-				fates = append(fates, view.Approval{Env: string(e.Name), Actor: r.Actor, Kept: why == "", Why: why})
+			if !fate.Denial {
+				fate.Why = s.drops(run, e.Name, replay)
 			}
+			switch {
+			case fate.Why != "":
+			case built && replay.Rebuild:
+				fate.Why = "the image is built again, and an answer is about one image"
+			case built:
+				fate.Kept, fate.Why = true, "unless the image differs"
+			default:
+				fate.Kept = true
+			}
+			fates = append(fates, fate)
 		}
 	}
 	return fates

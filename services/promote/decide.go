@@ -174,6 +174,9 @@ func (v view) conclude() Step {
 	}
 	switch {
 	case s.Decision == events.Abandoned:
+		if no := env.Denials(s.Digest); len(no) > 0 && s.Outcome == events.Cancel && !env.Promote.Ended() {
+			return v.denied(run, env, Gate{}, no[0])
+		}
 		return v.finished(run, env, s.Outcome, s.Trouble)
 	case s.Closing.Stands():
 		return v.finished(run, env, events.Success, nil)

@@ -156,11 +156,12 @@ func (v view) answer(c candidate) Step {
 	if c.gate.Fault != "" {
 		return nil
 	}
-	for _, r := range c.env.Responses {
-		switch {
-		case r.Verb == events.VerbDeny && c.pending(r):
-			return v.denied(c.run, c.env, c.gate, r)
-		case r.Verb == events.VerbApprove && c.objection(r) == "" && !c.counted(r.Actor):
+	digest := c.run.Artifact.Digest
+	if no := c.env.Denials(digest); len(no) > 0 {
+		return v.denied(c.run, c.env, c.gate, no[0])
+	}
+	for _, r := range c.env.LastWords(digest) {
+		if c.objection(r) == "" && !c.counted(r.Actor) {
 			return v.approved(c.run, c.env, c.gate, r)
 		}
 	}
@@ -168,12 +169,6 @@ func (v view) answer(c candidate) Step {
 		return v.requested(c.run, c.env, c.gate)
 	}
 	return nil
-}
-
-// pending reports whether a refusal is about the present attempt.
-func (c candidate) pending(r fold.Command) bool {
-	replay := c.env.Promote.Replay
-	return replay == nil || r.Seq > replay.Seq
 }
 
 // objection says why an approval does not count, or "".

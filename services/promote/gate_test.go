@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"towpath.dev/events"
+	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/ledger/fold/foldtest"
 	"towpath.dev/pkg/policy"
 )
@@ -15,6 +16,11 @@ import (
 // approve sends an approval of run 1 for prod.
 func (d *desk) approve(actor, digest string) {
 	d.Command(events.Command{Verb: events.VerbApprove, App: "hello", Run: 1, Environment: "prod", Actor: actor, Digest: digest})
+}
+
+// deny sends a denial of run 1 for prod.
+func (d *desk) deny(actor, digest, reason string) {
+	d.Command(events.Command{Verb: events.VerbDeny, App: "hello", Run: 1, Environment: "prod", Actor: actor, Digest: digest, Reason: reason})
 }
 
 func TestApprovals(t *testing.T) {
@@ -39,13 +45,41 @@ func TestApprovals(t *testing.T) {
 		"the author and another": {policy.Approval{Count: 1}, func(d *desk) { d.approve("ann", digest); d.approve("bob", digest) }, "service deployed"},
 		"denied": {policy.Approval{Count: 1}, func(d *desk) {
 			d.approve("bob", digest)
-			d.Command(events.Command{Verb: events.VerbDeny, App: "hello", Run: 1, Environment: "prod", Reason: "not on a Friday"})
+			d.deny("eve", digest, "not on a Friday")
 		}, "hello/1/prod denied: not on a Friday"},
-		"denied, then replayed": {policy.Approval{Count: 1}, func(d *desk) {
-			d.Command(events.Command{Verb: events.VerbDeny, App: "hello", Run: 1, Environment: "prod"})
+		"another digest is denied": {policy.Approval{Count: 1}, func(d *desk) {
+			d.approve("bob", digest)
+			d.deny("eve", foldtest.Digest("run2"), "")
+		}, "service deployed"},
+		"approved, denied, then replayed": {policy.Approval{Count: 1}, func(d *desk) {
+			d.approve("bob", digest)
+			d.deny("eve", digest, "not on a Friday")
 			d.settle("prod")
 			d.Replay("hello", 1, "promote", "prod")
-		}, "hello/1/prod waits: 0 of 1 approvals given"},
+		}, "hello/1/prod denied: not on a Friday"},
+		"denied, then vetted again": {policy.Approval{Count: 1}, func(d *desk) {
+			d.approve("bob", digest)
+			d.deny("eve", digest, "not on a Friday")
+			d.settle("prod")
+			d.Replay("hello", 1, "vet", "")
+			d.Vetted("hello", 1, 2, digest, app.EnvironmentNames())
+		}, "hello/1/prod denied: not on a Friday"},
+		"approved by a denied run's denier": {policy.Approval{Count: 1}, func(d *desk) {
+			d.deny("eve", digest, "not on a Friday")
+			d.settle("prod")
+			d.approve("eve", digest)
+		}, "service deployed"},
+		"approved after another's denial": {policy.Approval{Count: 1}, func(d *desk) {
+			d.deny("eve", digest, "not on a Friday")
+			d.settle("prod")
+			d.approve("bob", digest)
+			d.Replay("hello", 1, "promote", "prod")
+		}, "hello/1/prod denied: not on a Friday"},
+		"the author denies and takes it back": {policy.Approval{Count: 1}, func(d *desk) {
+			d.deny("ann", digest, "not on a Friday")
+			d.settle("prod")
+			d.approve("ann", digest)
+		}, "hello/1/prod waits: 0 of 1 approvals given; that of ann does not count: the policy wants somebody who did not write or push the change"},
 		"approved, then the image is another": {policy.Approval{Count: 1}, func(d *desk) {
 			d.approve("bob", digest)
 			d.Replay("hello", 1, "build", "")
@@ -65,6 +99,52 @@ func TestApprovals(t *testing.T) {
 				t.Errorf("done: %q, want at last %q", done, c.want)
 			}
 		})
+	}
+}
+
+// An actor's last word counts, and only that is recorded.
+func TestApprovedDeniedAndApprovedAgain(t *testing.T) {
+	digest := foldtest.Digest("run1")
+	d := newDesk()
+	d.rule = policy.Approval{Count: 1}
+	d.ready()
+	d.pass("dev")
+	d.approve("eve", digest)
+	d.deny("eve", digest, "wait")
+	d.approve("eve", digest)
+	done := strings.Join(d.settle("prod"), " > ")
+	if want := "hello/1/prod approved > take 1"; !strings.HasPrefix(done, want) || strings.Contains(done, "denied") {
+		t.Errorf("done: %s", done)
+	}
+}
+
+// A denial stops a deployment up to its commit point.
+func TestDeniedWhileItIsBroughtUp(t *testing.T) {
+	digest := foldtest.Digest("run1")
+	d := newDesk()
+	d.rule = policy.Approval{Count: 1}
+	d.ready()
+	d.pass("dev")
+	d.approve("bob", digest)
+	before[Deploy](d)
+	d.settle("prod")
+	d.deny("eve", digest, "not on a Friday")
+	d.stopAt = func(Step) bool { return false }
+	done := strings.Join(d.settle("prod"), " > ")
+	if want := "abandoned 1 cancel > hello/1/prod denied: not on a Friday > finished hello/1/prod cancel"; !strings.HasPrefix(done, want) {
+		t.Errorf("done: %s, want it to begin with %s", done, want)
+	}
+	run := d.App("hello").Run(1)
+	if run.Status() != fold.Refused || run.Env("prod").Promote.Status != fold.Refused {
+		t.Errorf("the run is %s, its promotion %s", run.Status(), run.Env("prod").Promote.Status)
+	}
+	d.approve("eve", digest)
+	if done := d.settle("prod"); len(done) == 0 || done[len(done)-1] != "service deployed" {
+		t.Errorf("the denial was taken back, and then: %q", done)
+	}
+	d.deny("eve", digest, "too late")
+	if done := d.settle("prod"); len(done) != 0 {
+		t.Errorf("a denial of what is live: %q", done)
 	}
 }
 

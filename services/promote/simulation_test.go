@@ -748,7 +748,7 @@ func (m *sim) people() {
 	r := a.Runs[m.rng.IntN(len(a.Runs))]
 	env := r.Envs[m.rng.IntN(len(r.Envs))].Name
 	command := func(verb string) {
-		c := events.Command{Verb: verb, App: simApp, Run: r.N, Environment: env}
+		c := events.Command{Verb: verb, App: simApp, Run: r.N, Environment: env, Actor: []string{"ann", "bob"}[m.rng.IntN(2)]}
 		if r.Artifact != nil {
 			c.Digest = r.Artifact.Digest
 		}
@@ -873,6 +873,11 @@ func (o *oracle) taken(a *fold.App, b *events.SlotTaken) {
 	if place.Promote.Attempt == b.Attempt { // else it was fenced meanwhile, and gets no traffic
 		if run.Artifact == nil || run.Artifact.Digest != b.Digest || run.Verdict == nil || run.Verdict.ArtifactID != b.ArtifactID {
 			m.fail("slot %d of %s holds %s, which is not what was vetted", b.Slot, b.Environment, b.Digest)
+		}
+		for _, no := range place.Denials(b.Digest) {
+			if again := place.Promote.Replay; again != nil && no.Seq < again.Seq {
+				m.fail("slot %d of %s holds what %s denied before the attempt was asked for", b.Slot, b.Environment, no.Actor)
+			}
 		}
 		if v, ok := run.VerdictFor(b.Environment); ok && v.Verdict == events.Fail {
 			m.fail("slot %d of %s holds what vetting refused", b.Slot, b.Environment)

@@ -54,6 +54,9 @@ func (v view) unwanted(s *fold.Slot) (why string, unwanted bool) {
 	if run.SupersededBy != 0 {
 		return "superseded by " + fold.Name(v.app.Name, run.SupersededBy), true
 	}
+	if no := env.Denials(s.Digest); len(no) > 0 && s.Decision == "" {
+		return fmt.Sprintf("denied by %s%s", no[0].Actor, because(no[0].Reason)), true
+	}
 	return "", false
 }
 

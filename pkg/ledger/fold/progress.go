@@ -105,7 +105,11 @@ func (r *Run) applyPromote(rec ledger.Record) {
 		e.Approvals = append(slices.Clone(e.Approvals), b.Promotion)
 	case *events.PromotionDenied:
 		e.Denied = &b.Promotion
-		s.end(rec, Refused, events.Failure, &events.Trouble{What: "promotion to " + string(e.Name) + " denied", Why: b.Reason})
+		what := "promotion to " + string(e.Name) + " denied"
+		if b.Responder != "" {
+			what += " by " + b.Responder
+		}
+		s.end(rec, Refused, events.Failure, &events.Trouble{What: what, Why: b.Reason})
 	case *events.PipelineRunQueued:
 		s.touch(rec)
 		if !s.Ended() && e.Slot == 0 {
@@ -295,6 +299,17 @@ func (r *Run) forgetOthers(digest string) {
 	}
 }
 
+// takeBack makes room for another attempt where people refused the present one and, by an approval, none does any more.
+func (r *Run) takeBack(c Command, e *RunEnv) {
+	refused := e.Denied != nil && e.Denied.Responder != ""
+	if c.Verb != events.VerbApprove || !refused || r.Artifact == nil || c.Digest != r.Artifact.Digest || len(e.Denials(c.Digest)) > 0 {
+		return
+	}
+	e.renew(&Replay{Seq: c.Seq, At: c.At, ReplayRequested: events.ReplayRequested{
+		Stage: StagePromote, Environment: e.Name, Actor: c.Actor, Reason: c.Reason,
+	}})
+}
+
 // command applies a command that names the run.
 func (r *Run) command(c Command) {
 	e := r.Env(c.Environment)
@@ -306,6 +321,7 @@ func (r *Run) command(c Command) {
 	case events.VerbApprove, events.VerbDeny:
 		if e != nil {
 			e.Responses = append(slices.Clone(e.Responses), c)
+			r.takeBack(c, e)
 		}
 	case events.VerbPromote:
 		if e != nil {

@@ -2,6 +2,7 @@ package fold
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"towpath.dev/events"
@@ -99,9 +100,9 @@ type RunEnv struct {
 	Requested *events.PromotionRequested // an approval was asked for
 	Responses []Command                  // approve and deny, as they came in
 	Approvals []events.Promotion         // those that count
-	Denied    *events.Promotion
-	Waiting   *events.Waiting // why it does not go on
-	Forced    *Command        // an operator asked for exactly this promotion
+	Denied    *events.Promotion          // who refused the present attempt; no responder: its verdict did
+	Waiting   *events.Waiting            // why it does not go on
+	Forced    *Command                   // an operator asked for exactly this promotion
 	// Rejudged is the sequence of the verdict that differs from the one before; approvals up to it were
 	// given to something else. 0: none.
 	Rejudged uint64
@@ -236,6 +237,26 @@ func (r *Run) clone() *Run {
 		c.Envs[i] = &copied
 	}
 	return &c
+}
+
+// LastWords returns what each actor who answered about an image in the environment said last about it, oldest first:
+// every gate, preview and proof reads answers so. Which of the approvals count is the policy's to say; a denial stands,
+// whatever the attempt, until its actor approves the same image there.
+func (e *RunEnv) LastWords(digest string) []Command {
+	var last []Command
+	for _, c := range e.Responses {
+		if c.Digest != digest {
+			continue
+		}
+		last = slices.DeleteFunc(last, func(earlier Command) bool { return earlier.Actor == c.Actor })
+		last = append(last, c)
+	}
+	return last
+}
+
+// Denials returns the denials of an image that stand in the environment, oldest first.
+func (e *RunEnv) Denials(digest string) []Command {
+	return slices.DeleteFunc(e.LastWords(digest), func(c Command) bool { return c.Verb != events.VerbDeny })
 }
 
 // Env returns the run in an environment, or nil if its definition does not name it.

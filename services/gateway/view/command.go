@@ -12,9 +12,13 @@ type Answer struct {
 // Preview is what a command would do: what a replay keeps, what it runs, and what is not as it was at the attempt before.
 type Preview struct {
 	Text      string          `json:"text"`              // "2 effects already done are kept, 1 will run, no rebuild"
+	Stage     string          `json:"stage,omitempty"`   // that is replayed
+	Env       string          `json:"env,omitempty"`     // where; empty for build and vet
 	Attempt   int             `json:"attempt,omitempty"` // the number of the new one
 	Kept      []string        `json:"kept,omitempty"`    // effects that stay as they are
 	Runs      []string        `json:"runs,omitempty"`    // effects that run (again)
+	Maybe     []string        `json:"maybe,omitempty"`   // effects that run if the image differs
+	Fenced    []string        `json:"fenced,omitempty"`  // attempts under way that are put an end to
 	Pins      *Pins           `json:"pins,omitempty"`
 	Image     *ImageChange    `json:"image,omitempty"` // of a rollback
 	Settings  []SettingChange `json:"settings,omitempty"`
@@ -50,12 +54,13 @@ type ImageChange struct {
 	IsRun  string `json:"isRun"`
 }
 
-// Approval is what becomes of an approval that was given.
+// Approval is what becomes of an approval that was given, or of a denial.
 type Approval struct {
-	Env   string `json:"env"`
-	Actor string `json:"actor"`
-	Kept  bool   `json:"kept"`
-	Why   string `json:"why,omitempty"` // of one that is dropped
+	Env    string `json:"env"`
+	Actor  string `json:"actor"`
+	Denial bool   `json:"denial,omitempty"`
+	Kept   bool   `json:"kept"`
+	Why    string `json:"why,omitempty"` // of one that is dropped; of one that is kept: unless what
 }
 
 // StuckGroup is stages that are stuck for the same cause.

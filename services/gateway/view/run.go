@@ -271,6 +271,9 @@ func stageOf(run *fold.Run, name string, env *fold.RunEnv, s fold.Stage) Stage {
 		v.Detail, v.For, v.Command = troubled(s), forAuthor, failedCommand(run, name, env, s)
 	case fold.Refused:
 		v.Detail = troubled(s)
+		if env != nil && env.Denied != nil && env.Denied.Responder != "" {
+			v.For, v.Command = env.Denied.Responder, fmt.Sprintf("towpath approve %s --env %s", run.Name(), env.Name)
+		}
 	case fold.Stuck:
 		v.Detail, v.For, v.Command = troubled(s), forOperator, stuckCommand(run, name, env, s)
 	case fold.Done:

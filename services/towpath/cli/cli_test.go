@@ -203,9 +203,13 @@ func TestApproveFindsWhereItIsWanted(t *testing.T) {
 
 func TestReplayFindsWhatStopped(t *testing.T) {
 	preview := view.Preview{
+		Stage: "promote", Env: "qa", Attempt: 3, Maybe: []string{"promote to dev, attempt 2"}, Fenced: []string{"promote to qa, attempt 2, is under way"},
 		Text: "2 effects already done are kept, 1 will run, no rebuild", Kept: []string{"image 1"}, Runs: []string{"promote to qa, attempt 2"},
-		Settings:  []view.SettingChange{{Key: "GREETING", Kind: "config", Was: 1, Is: 3}, {Key: "PASSWORD", Kind: "secret", Missing: true}},
-		Approvals: []view.Approval{{Env: "prod", Actor: "a1", Why: "the newest policy asks for 2 approvals in prod, not 1"}},
+		Settings: []view.SettingChange{{Key: "GREETING", Kind: "config", Was: 1, Is: 3}, {Key: "PASSWORD", Kind: "secret", Missing: true}},
+		Approvals: []view.Approval{
+			{Env: "prod", Actor: "a1", Why: "the newest policy asks for 2 approvals in prod, not 1"},
+			{Env: "prod", Actor: "a2", Kept: true, Why: "unless the image differs"}, {Env: "prod", Actor: "a3", Kept: true, Denial: true},
+		},
 	}
 	sent := answering(t, map[string]any{"POST /v1/commands?dryRun=1": preview, "POST /v1/commands": view.Answer{Text: "replaying"}})
 	code, stdout, stderr := command(t, "replay", "hello/3", "--policy", "current", "--reason", "mended")
@@ -215,14 +219,19 @@ func TestReplayFindsWhatStopped(t *testing.T) {
 	for _, line := range []string{
 		"  kept      image 1\n", "  will run  promote to qa, attempt 2\n", "  setting   GREETING: version 3, was 1\n",
 		"  setting   PASSWORD (secret) has no value: it will wait for one\n", "  approval  of a1 for prod is dropped: the newest policy asks for 2",
+		"  approval  of a2 for prod counts on, unless the image differs\n", "  denial    of a3 for prod stands\n",
+		"  may run   promote to dev, attempt 2, if the image differs\n", "  fenced    promote to qa, attempt 2, is under way: it will be fenced off\n",
 		"no rebuild\n→ towpath show hello/3 --follow\n",
 	} {
 		if !strings.Contains(stdout, line) {
 			t.Errorf("no %q in %q", line, stdout)
 		}
 	}
-	for _, where := range []string{"POST /v1/commands?dryRun=1", "POST /v1/commands"} {
-		if got := sent[where]; !strings.Contains(got, `"run":3,"reason":"mended","policy":"current"`) {
+	for where, want := range map[string]string{
+		"POST /v1/commands?dryRun=1": `"run":3,"reason":"mended","policy":"current"`,
+		"POST /v1/commands":          `"run":3,"stage":"promote","env":"qa","reason":"mended","attempt":3,"policy":"current"`, // what the preview was about
+	} {
+		if got := sent[where]; !strings.Contains(got, want) {
 			t.Errorf("%s: %q", where, got)
 		}
 	}

@@ -98,6 +98,9 @@ func (p *program) replay(ctx context.Context, api *client.Client, cmd client.Com
 	if err := p.agree(f.yes); err != nil {
 		return err
 	}
+	if cmd.Attempt = preview.Attempt; preview.Stage != "" {
+		cmd.Stage, cmd.Env = preview.Stage, preview.Env
+	}
 	answer, err := api.Command(ctx, cmd)
 	switch {
 	case err != nil:
@@ -122,6 +125,12 @@ func (p *program) preview(preview view.Preview) {
 	for _, runs := range preview.Runs {
 		p.say("  will run  %s", runs)
 	}
+	for _, maybe := range preview.Maybe {
+		p.say("  may run   %s, if the image differs", maybe)
+	}
+	for _, fenced := range preview.Fenced {
+		p.say("  fenced    %s: it will be fenced off", fenced)
+	}
 	if pins := preview.Pins; pins != nil && pins.PolicyWas != "" {
 		p.say("  policy    %s, instead of %s", screen.Digest(pins.Policy), screen.Digest(pins.PolicyWas))
 	}
@@ -132,10 +141,17 @@ func (p *program) preview(preview view.Preview) {
 		p.say("  setting   %s", settingChange(s))
 	}
 	for _, a := range preview.Approvals {
-		if a.Kept {
-			p.say("  approval  of %s for %s counts on", a.Actor, a.Env)
-		} else {
-			p.say("  approval  of %s for %s is dropped: %s", a.Actor, a.Env, a.Why)
+		what, holds := "approval", "counts on"
+		if a.Denial {
+			what, holds = "denial  ", "stands"
+		}
+		switch {
+		case !a.Kept:
+			p.say("  %s  of %s for %s is dropped: %s", what, a.Actor, a.Env, a.Why)
+		case a.Why != "":
+			p.say("  %s  of %s for %s %s, %s", what, a.Actor, a.Env, holds, a.Why)
+		default:
+			p.say("  %s  of %s for %s %s", what, a.Actor, a.Env, holds)
 		}
 	}
 	for _, g := range preview.Groups {

@@ -324,7 +324,7 @@ func (p *program) auditReportCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "report --env ENV --from TIME", Short: "List every change of an environment in a period",
 		Long: `List every change of an environment in a period: run, digests before and after, commits, all authors
-(the pusher, and of every commit since what served before), approvers, tests, overrides.
+(the pusher, and of every commit since what served before), approvers and who denied it, tests, overrides.
 A time is a date (2026-11-01, midnight UTC), RFC 3339, or how long ago (12h, 7d).`,
 		Example: examples("towpath audit report --env prod --from 7d", "towpath audit report --env prod --from 2026-11-01 --to 2026-12-01 --csv > november.csv"),
 		Args:    arguments(cobra.NoArgs),
@@ -414,6 +414,9 @@ func (p *program) report(r audit.Report) {
 			s.row("authors", "%s (from %s)", audit.Names(c.Authors), c.Source)
 		}
 		s.row("approvers", "%s", audit.Names(c.Approvers))
+		for _, d := range c.Denials {
+			s.row("denied", "%s", d.String())
+		}
 		s.row("vet", "%s", strings.TrimSpace(c.Verdict+" "+c.Policy))
 		if t := c.Tests; t.Outcome != "" {
 			s.row("tests", "%s: %d passed, %d failed, %d skipped", t.Outcome, t.Passed, t.Failed, t.Skipped)

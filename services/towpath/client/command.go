@@ -19,6 +19,7 @@ type Command struct {
 	Env     string `json:"env,omitempty"`
 	Digest  string `json:"digest,omitempty"` // approve, deny: what was looked at
 	Reason  string `json:"reason,omitempty"`
+	Attempt int    `json:"attempt,omitempty"` // replay: the number that the new attempt had in a preview; refused where it is another by now
 	Rebuild bool   `json:"rebuild,omitempty"`
 	// Policy is what a replay is judged by: "pinned" (also where it is empty) or "current".
 	Policy string `json:"policy,omitempty"`
