@@ -45,7 +45,8 @@ type PromotionApproved struct {
 }
 
 // PromotionDenied is written when somebody denied the promotion, or when the verdict on the artifact
-// keeps it out of the environment. The run is refused.
+// keeps it out of the environment. The run is refused; a person's denial stands, whatever the attempt, until that person
+// approves the same image there.
 type PromotionDenied struct {
 	About
 	Promotion

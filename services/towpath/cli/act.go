@@ -85,7 +85,7 @@ func (p *program) approveCommand() *cobra.Command {
 }
 
 func (p *program) denyCommand() *cobra.Command {
-	return p.runCommand("deny", "deny RUN", "Deny a run's promotion: the run is refused",
+	return p.runCommand("deny", "deny RUN", "Deny a run's promotion: the run is refused until you approve it",
 		[]string{"towpath deny hello/1 --env prod --reason \"not before Monday\""},
 		func(c *cobra.Command, cmd *client.Command) {
 			envFlag(c, cmd, "the environment (default: the one that waits for an approval)")
