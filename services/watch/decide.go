@@ -26,7 +26,8 @@ type due struct {
 
 // decide returns what an app's runs wait for that nobody was asked to give: the stages that ended in an
 // error, and those that a worker has to bring to an end by a deadline. What waits for a person, for
-// another run or for a hold to be lifted has no deadline. policies holds the policies that runs pin, by
+// another run or for a hold to be lifted has no deadline, and a deadline counts anew from when a hold ended.
+// policies holds the policies that runs pin, by
 // digest; a run without its policy is judged by otherwise.
 func decide(a *fold.App, policies map[string]policy.Policy, otherwise policy.Policy) []due {
 	var all []due
@@ -75,12 +76,12 @@ func current(a *fold.App, run *fold.Run, p policy.Policy) []due {
 	since := run.Created
 	if !run.Image {
 		if !run.Build.Ended() {
-			return stage(run, fold.StageBuild, "", run.Build, since, p)
+			return stage(a, run, fold.StageBuild, "", run.Build, since, p)
 		}
 		since = run.Build.Finished
 	}
 	if !run.Vet.Ended() {
-		return stage(run, fold.StageVet, "", run.Vet, since, p)
+		return stage(a, run, fold.StageVet, "", run.Vet, since, p)
 	}
 	since = run.Vet.Finished
 	e := run.Next()
@@ -103,12 +104,12 @@ func current(a *fold.App, run *fold.Run, p policy.Policy) []due {
 			}
 			since = later(since, answered)
 		}
-		return stage(run, fold.StagePromote, e.Name, e.Promote, since, p)
+		return stage(a, run, fold.StagePromote, e.Name, e.Promote, since, p)
 	}
 	if !e.Verify.Ended() {
-		return stage(run, fold.StageVerify, e.Name, e.Verify, e.Promote.Finished, p)
+		return stage(a, run, fold.StageVerify, e.Name, e.Verify, e.Promote.Finished, p)
 	}
-	return stage(run, fold.StagePromote, e.Name, e.Promote, e.Verify.Finished, p) // which closes the slot by the result
+	return stage(a, run, fold.StagePromote, e.Name, e.Promote, e.Verify.Finished, p) // which closes the slot by the result
 }
 
 // lastAnswer is when somebody last approved or denied: after that it is promote's turn to say something.
@@ -120,14 +121,14 @@ func lastAnswer(e *fold.RunEnv) time.Time {
 	return last
 }
 
-func stage(run *fold.Run, name string, env events.Slug, s fold.Stage, since time.Time, p policy.Policy) []due {
+func stage(a *fold.App, run *fold.Run, name string, env events.Slug, s fold.Stage, since time.Time, p policy.Policy) []due {
 	if s.Stuck != nil {
 		return nil
 	}
 	if s.Replay != nil {
 		since = later(since, s.Replay.At)
 	}
-	since = later(since, s.Started)
+	since = later(later(since, s.Started), a.Resumed)
 	if s.Reported > 0 {
 		since = later(since, s.Since)
 	}

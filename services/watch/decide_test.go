@@ -124,6 +124,29 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+// A stage that could not begin for longer than its deadline has all of it from when the hold ended.
+func TestAHoldStopsTheClock(t *testing.T) {
+	p := policy.Default().Policy
+	for name, app := range map[string]events.Slug{"of the app": "hello", "of everything": ""} {
+		t.Run(name, func(t *testing.T) {
+			l := foldtest.New()
+			l.Push(foldtest.Definition(twoEnvironments), "")
+			l.Command(events.Command{Verb: events.VerbHold, App: app})
+			l.Pass(2 * p.Deadlines.Build)
+			l.Command(events.Command{Verb: events.VerbResume, App: app})
+			ended := l.App("hello").Resumed
+			if got := decide(l.App("hello"), nil, p); len(got) != 1 || !got[0].since.Equal(ended) || !got[0].at.Equal(ended.Add(p.Deadlines.Build)) {
+				t.Fatalf("due: %+v, want %s at %s", got, fold.StageBuild, ended.Add(p.Deadlines.Build))
+			}
+			l.Pass(time.Minute)
+			l.Command(events.Command{Verb: events.VerbResume, App: app})
+			if again := l.App("hello").Resumed; !again.Equal(ended) {
+				t.Errorf("resuming what is not held moves the end of the hold from %s to %s", ended, again)
+			}
+		})
+	}
+}
+
 // What was reported is not due again, whatever comes in twice.
 func TestReportedOnce(t *testing.T) {
 	l := foldtest.New()

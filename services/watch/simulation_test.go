@@ -24,18 +24,19 @@ const (
 	toStarts             // it counts from when the run came, not from when the attempt began
 	toReplays            // it does not see that an attempt was asked for just now
 	toHolds              // it reports what is held
+	toResumes            // it counts the time of a hold
 	toWaiting            // it reports what waits for a person
 	toSilence            // it reports only what ended
 	toClockAll           // it takes every deadline for passed
 )
 
 func TestSimulation(t *testing.T) {
-	simulation.Check(t, 1500, simulated(seeing), "error", "silence", "replayed", "waiting", "held")
+	simulation.Check(t, 1500, simulated(seeing), "error", "silence", "replayed", "waiting", "held", "resumed")
 }
 
 func TestSimulationNoticesBrokenGuards(t *testing.T) {
 	for name, b := range map[string]blindness{
-		"errors": toErrors, "starts": toStarts, "replays": toReplays, "holds": toHolds, "waiting": toWaiting, "silence": toSilence, "clock": toClockAll,
+		"errors": toErrors, "starts": toStarts, "replays": toReplays, "holds": toHolds, "resumes": toResumes, "waiting": toWaiting, "silence": toSilence, "clock": toClockAll,
 	} {
 		t.Run(name, func(t *testing.T) { simulation.Notices(t, simulated(b)) })
 	}
@@ -64,8 +65,11 @@ func simulated(b blindness) func(*simulation.World) simulation.Service {
 // look returns the app as the blind service sees it.
 func (m *model) look(p *simulation.Process) *fold.App {
 	a := *p.App("hello")
-	if m.blind == toHolds {
+	switch m.blind {
+	case toHolds:
 		a.Hold = nil
+	case toResumes:
+		a.Resumed = time.Time{}
 	}
 	a.Runs = append([]*fold.Run(nil), a.Runs...)
 	for i, run := range a.Runs {
@@ -129,11 +133,16 @@ func (m *model) others(w *simulation.World) {
 		}
 	case 3:
 		w.Seen["held"]++
-		verb := events.VerbHold
+		c := events.Command{Verb: events.VerbHold, App: "hello"}
+		all := w.Rand.IntN(2) == 0
 		if a.Hold != nil {
-			verb = events.VerbResume
+			w.Seen["resumed"]++
+			c.Verb, all = events.VerbResume, a.Hold.All
 		}
-		w.Story.Command(events.Command{Verb: verb, App: "hello"})
+		if all {
+			c.App = ""
+		}
+		w.Story.Command(c)
 	case 4:
 		if !run.Status().Ended() {
 			w.Story.Command(events.Command{Verb: events.VerbCancel, App: "hello", Run: run.N})
@@ -262,6 +271,7 @@ func (m *model) stored(w *simulation.World, _ *simulation.Process, r ledger.Reco
 	if s.Replay != nil && s.Replay.At.After(asked) {
 		asked = s.Replay.At
 	}
+	asked = later(asked, a.Resumed)
 	if limit := m.policy.Deadline(b.Stage); r.Event.Time.Sub(asked) < limit {
 		return fmt.Errorf("%s %s was asked for or begun at %s and is reported after %s of %s", run.Name(), b.Stage, asked, r.Event.Time.Sub(asked), limit)
 	}

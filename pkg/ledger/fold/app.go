@@ -22,6 +22,7 @@ type App struct {
 	Poll       time.Duration // 0: not polled
 	Created    time.Time     // zero where only its runs are known
 	Hold       *Hold         // of the app, or of everything
+	Resumed    time.Time     // when its last hold ended, or one on everything; zero: it was never held
 	Runs       []*Run        // run n is at n-1
 	Envs       map[events.Slug]*Env
 	Seq        uint64 // the last event that changed the app
@@ -509,7 +510,9 @@ func (a *App) command(r ledger.Record, b *events.CommandReceived) error {
 		a.Hold = &Hold{Actor: b.Actor, Reason: b.Reason, Since: r.Event.Time}
 		return nil
 	case events.VerbResume:
-		a.Hold = nil
+		if a.Hold != nil {
+			a.Hold, a.Resumed = nil, r.Event.Time
+		}
 		return nil
 	case events.VerbRollback:
 		e := a.ownEnv(b.Environment)

@@ -274,6 +274,7 @@ func (f *Fold) apply(r ledger.Record) error {
 }
 
 func (f *Fold) applyGlobal(r ledger.Record, b *events.CommandReceived) error {
+	resumed := b.Verb == events.VerbResume && f.hold != nil
 	switch b.Verb {
 	case events.VerbHold:
 		f.hold = &Hold{All: true, Actor: b.Actor, Reason: b.Reason, Since: r.Event.Time}
@@ -285,6 +286,9 @@ func (f *Fold) applyGlobal(r ledger.Record, b *events.CommandReceived) error {
 	for _, p := range f.apps {
 		next := p.own()
 		next.Seq = r.Seq
+		if resumed {
+			next.Resumed = r.Event.Time
+		}
 		p.keep(next)
 	}
 	return nil
