@@ -37,7 +37,7 @@ func decide(now *fold.App, seq uint64, subject events.Subject, event events.Even
 	case *events.PipelineRunQueued:
 		return n.approval(now, run, body.Waiting)
 	case *events.StageStuck:
-		return n.stuck(run, body)
+		return n.stuck(run, subject, body)
 	case *events.DriftDetected:
 		return n.drift(now, subject, body.Drift)
 	case *events.SlotClosed:
@@ -85,7 +85,8 @@ func (n notice) approval(app *fold.App, run *fold.Run, w events.Waiting) (notice
 	return n, true
 }
 
-func (n notice) stuck(run *fold.Run, b *events.StageStuck) (notice, bool) {
+// stuck is told of each time: an attempt that went on can get stuck again, and only the subject's key tells the times apart.
+func (n notice) stuck(run *fold.Run, subject events.Subject, b *events.StageStuck) (notice, bool) {
 	stage, ok := run.Stage(b.Stage, b.Environment)
 	if !ok || stage.Stuck == nil || stage.Attempt != b.Attempt {
 		return n, false
@@ -93,7 +94,7 @@ func (n notice) stuck(run *fold.Run, b *events.StageStuck) (notice, bool) {
 	n.Kind, n.Stage, n.Env = policy.NoticeStuck, b.Stage, b.Environment
 	n.Text = fmt.Sprintf("%s is stuck in %s: an operator has to act", run.Name(), place(b.Stage, b.Environment))
 	n.Detail, n.Command = b.LastError, b.Command
-	n.ID = events.Key(n.Kind, run.ChainID, b.Stage, string(b.Environment), fmt.Sprint(b.Attempt))
+	n.ID = events.Key(n.Kind, run.ChainID, string(subject.Key), string(b.Environment), fmt.Sprint(b.Attempt))
 	return n, true
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger"
@@ -65,10 +66,10 @@ func deployed(l *foldtest.Ledger, n int, kind events.Kind) {
 	write(l, events.SlotSubject(1, closed.Type(), "hello", "dev", n), closed)
 }
 
-func isStuck(l *foldtest.Ledger) {
+func isStuck(l *foldtest.Ledger, nth int) {
 	b := &events.StageStuck{Stage: "build", Attempt: 1, LastError: "the engine <is> `away`", Command: "towpath replay hello/1 build"}
 	b.ID = "hello/1/build"
-	write(l, events.StuckSubject(1, "hello", 1, "", "build", 1, 1), b)
+	write(l, events.StuckSubject(1, "hello", 1, "", "build", 1, nth), b)
 }
 
 func TestDecide(t *testing.T) {
@@ -84,7 +85,7 @@ func TestDecide(t *testing.T) {
 		"stuck": {func(l *foldtest.Ledger) {
 			l.Push(foldtest.Definition(definition), "")
 			buildEnds(l, events.Error)
-			isStuck(l)
+			isStuck(l, 1)
 		}, policy.NoticeStuck, "hello/1 is stuck in build", "towpath replay hello/1 build"},
 		"waits for an approver":               {func(l *foldtest.Ledger) { ready(l); queued(l, "dev", forApprover) }, policy.NoticeApproval, "hello/1 waits for an approval in dev", "towpath approve hello/1 --env dev"},
 		"waits for an operator":               {func(l *foldtest.Ledger) { ready(l); queued(l, "dev", "an operator") }, "", "", ""},
@@ -120,11 +121,38 @@ func TestWhatIsOverIsNotTold(t *testing.T) {
 	l = foldtest.New()
 	l.Push(foldtest.Definition(definition), "")
 	buildEnds(l, events.Error)
-	isStuck(l)
+	isStuck(l, 1)
 	stuck := newest(l)
 	l.Replay("hello", 1, "build", "")
 	if n, ok := tell(l, stuck); ok {
 		t.Errorf("a stage that is replayed already: %+v", n)
+	}
+}
+
+// An attempt that is stuck, goes on and gets stuck again is told of twice.
+func TestStuckAgainIsToldAgain(t *testing.T) {
+	l := foldtest.New()
+	l.Push(foldtest.Definition(definition), "")
+	began := &events.BuildStarted{About: events.About{ID: "hello/1"}}
+	to := newReceiver(policy.Receiver{Kinds: []string{policy.NoticeStuck}})
+	for nth := 1; nth <= 2; nth++ {
+		isStuck(l, nth)
+		n, ok := last(l)
+		if !ok {
+			t.Fatalf("stuck for time %d: nothing to hear of", nth)
+		}
+		to.offer(n)
+		to.offer(n) // the same event again
+		if got, ok := to.next(n.At, time.Hour); !ok || got.Seq != n.Seq {
+			t.Fatalf("stuck for time %d: %v %+v", nth, ok, got)
+		}
+		to.settle(n)
+		if got, ok := to.next(n.At, time.Hour); ok {
+			t.Fatalf("told twice of time %d: %+v", nth, got)
+		}
+		if nth == 1 {
+			write(l, events.BuildSubject(1, began.Type(), "hello", 1, "", 1), began)
+		}
 	}
 }
 
