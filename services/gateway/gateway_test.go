@@ -8,10 +8,12 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -40,6 +42,39 @@ type station struct {
 	rt     *worker.Runtime
 	token  string
 	end    func()
+
+	mu   sync.Mutex
+	logs bytes.Buffer
+}
+
+// Write takes what the gateway logs.
+func (s *station) Write(line []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if testing.Verbose() {
+		os.Stderr.Write(line)
+	}
+	return s.logs.Write(line)
+}
+
+// logged is what the gateway has logged so far.
+func (s *station) logged() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.logs.String()
+}
+
+// TestTheLogOpensNoPage: whoever reads the journal gets no capability of it.
+func TestTheLogOpensNoPage(t *testing.T) {
+	s := newStation(t)
+	index, err := url.Parse(s.IndexURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := index.Query().Get("key")
+	if logs := s.logged(); key == "" || !strings.Contains(logs, "the gateway answers") || strings.Contains(logs, key) {
+		t.Errorf("the key of the page of runs is %q, and the log:\n%s", key, logs)
+	}
 }
 
 func newStation(t testing.TB, options ...ledgertest.Option) *station {
@@ -53,11 +88,7 @@ func newStation(t testing.TB, options ...ledgertest.Option) *station {
 // start runs a gateway until end is called.
 func (s *station) start(cfg Config) {
 	s.t.Helper()
-	logs := io.Discard
-	if testing.Verbose() {
-		logs = os.Stderr
-	}
-	logger := slog.New(slog.NewTextHandler(logs, nil))
+	logger := slog.New(slog.NewTextHandler(s, nil))
 	o := s.ledger.Options("gateway")
 	rt, err := worker.Open(s.t.Context(), worker.Options{Service: "gateway", Bus: o.URL, Keys: o.Keys, Logger: logger})
 	if err != nil {

@@ -215,7 +215,7 @@ func (s *Service) serve(ctx context.Context, hooks, listener net.Listener) error
 	for i, l := range []net.Listener{listener, hooks} {
 		work.Go(func() { ended <- servers[i].Serve(l) })
 	}
-	s.logger.Info("the gateway answers", "url", s.url, "index", s.IndexURL())
+	s.logger.Info("the gateway answers", "url", s.url)
 	s.ready(s.url)
 	select {
 	case <-ctx.Done():
