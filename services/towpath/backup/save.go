@@ -30,6 +30,8 @@ type Source struct {
 	Files        map[string]string // name in the backup → file; those that are not there are left out
 	// Recipients can read the backup: a passphrase (age.NewScryptRecipient, alone) or public keys. None: it is in clear.
 	Recipients []age.Recipient
+	// Overwrite lets the backup take the place of another one.
+	Overwrite bool
 	// Progress, where not nil, is told what is copied and how many bytes there are so far.
 	Progress func(what string, bytes int64)
 }
@@ -65,9 +67,13 @@ func clean(folder string) error {
 }
 
 // Save writes a backup to a file, mode 0600, which appears when it is whole and never before. What runs meanwhile runs on.
+// Its error wraps ErrExists where a file is there.
 // It does so under a name of its own and not by wholefile, so that the next backup knows what a crash left of this one.
 func Save(ctx context.Context, s Source, file string) (Result, error) {
 	fail := func(err error) (Result, error) { return Result{}, fmt.Errorf("backing up to %s: %w", file, err) }
+	if err := Free(file, s.Overwrite); err != nil {
+		return fail(err)
+	}
 	if err := clean(filepath.Dir(file)); err != nil {
 		return fail(err)
 	}
@@ -85,7 +91,7 @@ func Save(ctx context.Context, s Source, file string) (Result, error) {
 		err = out.Sync()
 	}
 	if err = errors.Join(err, out.Close()); err == nil {
-		err = os.Rename(out.Name(), file)
+		err = put(out.Name(), file, s.Overwrite)
 	}
 	if err != nil {
 		return fail(err)

@@ -30,7 +30,7 @@ const passphraseVariable = "TOWPATH_PASSPHRASE"
 const patientBus = 30 * time.Second
 
 func (p *program) backupCommand() *cobra.Command {
-	var noKeys, clear, asJSON bool
+	var noKeys, clear, overwrite, asJSON bool
 	var url, keys, repositories, registry, passphraseFile string
 	var recipients []string
 	c := &cobra.Command{
@@ -42,7 +42,8 @@ for a passphrase, which is asked for, or taken from --passphrase-file or ` + pas
 whose public keys --recipient names (age-keygen makes such keys), which needs no secret on this machine.
 --no-keys leaves the keys out; --keys-in-clear writes them into a file that nothing but its mode, 0600, protects.
 
-It appears when it is whole, and never before. ` + "`towpath restore`" + ` checks every byte.
+It appears when it is whole, and never before. It takes the place of no file that is there; --overwrite lets it
+take that of another backup, and of nothing else. ` + "`towpath restore`" + ` checks every byte.
 
 Where services run apart, --bus, --keys, --repositories (the gateway's folder git) and --registry (the
 registry's folder, where it is on this machine) say what to copy; a registry elsewhere has its own backup,
@@ -52,6 +53,10 @@ to be taken after this one.`,
 			"towpath backup /backups/ --bus nats://bus:4222 --keys /etc/towpath/keys --repositories /var/lib/towpath/git"),
 		Args: arguments(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
+			file := backupFile(args[0])
+			if err := backup.Free(file, overwrite); err != nil { // before anybody types a passphrase
+				return backupError(file, err)
+			}
 			source := backup.Source{Keys: keys, Repositories: repositories, Registry: registry, Files: map[string]string{}}
 			open := func(ctx context.Context) (*ledger.Client, func(), error) { return connectOperator(ctx, url, keys) }
 			if url == "" {
@@ -70,13 +75,15 @@ to be taken after this one.`,
 			if source.Recipients, err = p.recipients(recipients, passphraseFile, clear, source.Keys != ""); err != nil {
 				return err
 			}
-			return p.backup(c.Context(), source, open, backupFile(args[0]), asJSON)
+			source.Overwrite = overwrite
+			return p.backup(c.Context(), source, open, file, asJSON)
 		},
 	}
 	c.Flags().BoolVar(&noKeys, "no-keys", false, "leave the keys and the first user's token out")
 	c.Flags().StringArrayVar(&recipients, "recipient", nil, "age public `key` of who can read it, or a file with such keys")
 	c.Flags().StringVar(&passphraseFile, "passphrase-file", "", "`file` whose first line is the passphrase")
 	c.Flags().BoolVar(&clear, "keys-in-clear", false, "do not encrypt it")
+	c.Flags().BoolVar(&overwrite, "overwrite", false, "replace the file, where it is a backup")
 	c.Flags().StringVar(&url, "bus", "", "URL of a bus elsewhere")
 	c.Flags().StringVar(&keys, "keys", "", "folder of the keys, with --bus")
 	c.Flags().StringVar(&repositories, "repositories", "", "folder of the gateway's repositories, with --bus")
@@ -104,6 +111,14 @@ func backupFile(name string) string {
 	return name
 }
 
+// backupError says what to do where a file is there.
+func backupError(file string, err error) error {
+	if !errors.Is(err, backup.ErrExists) {
+		return err
+	}
+	return &client.Error{What: "backing up", On: "to " + file, Why: err.Error(), Do: "name another, or a folder; --overwrite replaces a backup", Code: client.CodeFailed}
+}
+
 func connectOperator(ctx context.Context, url, keys string) (*ledger.Client, func(), error) {
 	if keys == "" {
 		return nil, nil, usage("--bus takes --keys, the folder that has the operator's")
@@ -129,7 +144,7 @@ func (p *program) backup(ctx context.Context, source backup.Source, open func(co
 	result, err := backup.Save(ctx, source, file)
 	progress.end()
 	if err != nil {
-		return err
+		return backupError(file, err)
 	}
 	if asJSON {
 		err = p.printJSON(struct {
