@@ -1,5 +1,13 @@
 package events
 
+import (
+	"maps"
+	"slices"
+)
+
+// Types are all types and versions that can be decoded, sorted.
+func Types() []Type { return slices.Sorted(maps.Keys(bodies)) }
+
 // bodies makes an empty body for each type and version that can be decoded. Versions are never taken
 // away.
 var bodies = map[Type]func() Body{

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/url"
 	"regexp"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"towpath.dev/events"
 	"towpath.dev/pkg/identity"
 	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/services/gateway/view"
 )
 
@@ -152,6 +154,8 @@ func (c *call) readQuery(values url.Values) (*eventQuery, error) {
 		return nil, wrong("last", fmt.Sprintf("at most %d", maxLast))
 	case q.last > 0 && q.limit > 0:
 		return nil, wrong("last", "it cannot be given with limit")
+	case !q.since.IsZero() && !q.until.IsZero() && !q.since.Before(q.until):
+		return nil, wrong("until", "it must be after since: nothing is between the two")
 	case q.follow && !q.until.IsZero():
 		return nil, wrong("until", "it cannot be given with follow")
 	case q.as != asLines && q.as != asCDEvents && q.as != asCloudEvents:
@@ -159,25 +163,103 @@ func (c *call) readQuery(values url.Values) (*eventQuery, error) {
 	case q.run > 0 && q.App == "":
 		return nil, wrong("run", "it must be a run's number, with app")
 	}
-	q.chooseType(values.Get("type"))
-	if err := c.chooseRun(q); err != nil {
-		return nil, err
+	for _, choose := range []func() error{
+		func() error { return q.chooseType(values.Get("type")) }, func() error { return c.chooseRun(q) },
+		func() error { return c.choosePlace(q) }, func() error { return c.chooseActor(q, values.Get("actor")) },
+	} {
+		if err := choose(); err != nil {
+			return nil, err
+		}
 	}
-	return q, c.chooseActor(q, values.Get("actor"))
+	return q, nil
 }
 
 // chooseType takes "slot", "slot.taken", or a type in full.
-func (q *eventQuery) chooseType(text string) {
-	if t := events.Type(text); t.Predicate() != "" {
+func (q *eventQuery) chooseType(text string) error {
+	if text == "" {
+		return nil
+	}
+	if t := events.Type(text); slices.Contains(events.Types(), t) {
 		q.typ, q.Subject, q.Predicate = text, t.Subject(), t.Predicate()
-		return
+		return nil
 	}
 	q.Subject, q.Predicate, _ = strings.Cut(text, ".")
-	for _, token := range []string{q.Subject, q.Predicate} {
-		if _, err := events.ParseSlug(token); token != "" && err != nil {
-			q.typ, q.Subject, q.Predicate = text, "", "" // no type has it
+	var subjects, predicates []string
+	for _, t := range events.Types() {
+		subjects = append(subjects, t.Subject())
+		if t.Subject() == q.Subject {
+			predicates = append(predicates, text[:len(q.Subject)]+"."+t.Predicate())
 		}
 	}
+	if len(predicates) > 0 && (text == q.Subject || slices.Contains(predicates, text)) {
+		return nil
+	}
+	known := predicates
+	if len(known) == 0 {
+		known = subjects
+	}
+	slices.Sort(known)
+	return invalid("reading events", fmt.Sprintf("type=%.80s", text), "there is no such type", "one of "+strings.Join(slices.Compact(known), ", "))
+}
+
+// choosePlace refuses an app or environment that nobody has heard of, which would be a slip of the pen.
+func (c *call) choosePlace(q *eventQuery) error {
+	if q.App != "" && c.s.fold().App(q.App) == nil {
+		if known, err := c.recorded(eventQuery{Query: ledger.Query{App: q.App}}); err != nil || !known {
+			return errors.Join(err, c.s.noApp(q.App))
+		}
+	}
+	if q.Env == "" {
+		return nil
+	}
+	names := environmentNames(c.s.fold(), q.App)
+	if slices.Contains(names, q.Env) {
+		return nil
+	}
+	known, err := c.recorded(eventQuery{Query: ledger.Query{App: q.App, Env: q.Env}})
+	if err != nil || known {
+		return err
+	}
+	do := "one of " + joined(names)
+	if len(names) == 0 {
+		do = "leave it out: there is none yet"
+	}
+	return notFound("finding environment", string(q.Env), "there is no such environment", do)
+}
+
+// environmentNames are those of an app, or of all apps, sorted.
+func environmentNames(f *fold.Fold, name events.Slug) []events.Slug {
+	var names []events.Slug
+	for _, app := range f.Apps() {
+		if name != "" && app.Name != name {
+			continue
+		}
+		names = slices.AppendSeq(names, maps.Keys(app.Envs))
+		if len(app.Runs) > 0 {
+			names = append(names, app.Runs[len(app.Runs)-1].Definition.EnvironmentNames()...)
+		}
+	}
+	if name == "" {
+		for _, e := range f.Environments() {
+			names = append(names, e.Name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// recorded reports whether any event fits.
+func (c *call) recorded(q eventQuery) (bool, error) {
+	err := c.s.rt.Ledger.Query(c.r.Context(), q.Query, func(r ledger.Record) error {
+		if q.takes(r) {
+			return errEnough
+		}
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		return true, nil
+	}
+	return false, err
 }
 
 func (c *call) chooseRun(q *eventQuery) error {
@@ -192,7 +274,8 @@ func (c *call) chooseRun(q *eventQuery) error {
 	return err
 }
 
-// chooseActor takes an id, "me", or an email address of somebody whom the table of actors knows.
+// chooseActor takes an id, "me", or an email address of somebody whom the table of actors knows. An id that is not in the
+// table has to be in an event: services have one, and whoever nobody could check.
 func (c *call) chooseActor(q *eventQuery, text string) error {
 	switch {
 	case text == "me":
@@ -210,8 +293,16 @@ func (c *call) chooseActor(q *eventQuery, text string) error {
 			return notFound("finding the actor", text, "nobody has this address", "towpath actor list shows ids")
 		}
 		q.actor = all[i].ID
-	default:
+	case text != "":
 		q.actor = text
+		_, err := c.s.actors.Get(c.r.Context(), text)
+		if !errors.Is(err, identity.ErrUnknownActor) {
+			return err
+		}
+		if known, err := c.recorded(eventQuery{actor: text}); err != nil || known {
+			return err
+		}
+		return notFound("finding the actor", text, "nobody has this id, and no event names it", "towpath actor list shows ids")
 	}
 	return nil
 }
@@ -353,8 +444,19 @@ func (s *eventSender) form(ctx context.Context, r ledger.Record) any {
 	}
 	line := view.EventLine{Seq: r.Seq, Time: r.Time.UTC(), Subject: r.Subject.String(), Type: r.Event.Body.Type(), Event: r.Body}
 	line.Actor, line.Detail = view.Event(r.Event)
+	line.Run = s.number(r)
 	line.Name = s.name(ctx, line.Actor)
 	return line
+}
+
+// number is the run of an event; 0: none. The event that starts a run is stored before the run has its number.
+func (s *eventSender) number(r ledger.Record) int {
+	app := s.call.s.fold().App(r.Subject.App)
+	if r.Subject.Run > 0 || r.Subject.Writer != events.Gateway || r.Event.ChainID == "" || app == nil {
+		return r.Subject.Run
+	}
+	i := slices.IndexFunc(app.Runs, func(run *fold.Run) bool { return run.ChainID == r.Event.ChainID })
+	return i + 1
 }
 
 // name is who an actor is, as long as the table knows, for those who may ask that.

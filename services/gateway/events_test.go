@@ -52,27 +52,24 @@ func TestEventQueries(t *testing.T) {
 		t.Fatal(all)
 	}
 	for query, want := range map[string]int{
-		"env=dev":                     1,
-		"env=qa":                      0,
-		"type=slot":                   1,
-		"type=slot.taken&app=hello":   1,
-		"type=slot.decided":           0,
-		"type=Nonsense":               0,
-		"app=hello&run=1":             3,
-		"digest=ab12ab":               2,
-		"digest=" + digest:            2,
-		"digest=sha256:ab13ab":        0,
-		"actor=" + run.Start.Actor:    strings.Count(fmt.Sprint(all), `"actor":"`+run.Start.Actor+`","actorName"`),
-		"actor=me&type=change":        1,
-		"actor=hello":                 0, // an app's name is no actor
-		"limit=2":                     2,
-		"last=2":                      2,
-		"last=1000":                   len(all),
-		"after=1&limit=1&type=change": 1,
-		"since=2000-01-01T00:00:00Z":  len(all),
-		"since=2100-01-01T00:00:00Z":  0,
-		"until=2000-01-01T00:00:00Z":  0,
-		"until=2100-01-01T00:00:00Z":  len(all),
+		"env=dev":                                     1,
+		"type=slot":                                   1,
+		"type=slot.taken&app=hello":                   1,
+		"type=slot.decided":                           0,
+		"app=hello&run=1":                             3,
+		"digest=ab12ab":                               2,
+		"digest=" + digest:                            2,
+		"digest=sha256:ab13ab":                        0,
+		"actor=" + run.Start.Actor:                    strings.Count(fmt.Sprint(all), `"actor":"`+run.Start.Actor+`","actorName"`),
+		"actor=me&type=change":                        1,
+		"limit=2":                                     2,
+		"last=2":                                      2,
+		"last=1000":                                   len(all),
+		"after=1&limit=1&type=change":                 1,
+		"since=2000-01-01T00:00:00Z":                  len(all),
+		"since=2100-01-01T00:00:00Z":                  0,
+		"until=2000-01-01T00:00:00Z":                  0,
+		"until=2100-01-01T00:00:00Z":                  len(all),
 		"since=" + last.Time.Format(time.RFC3339Nano): 1,
 		"until=" + last.Time.Format(time.RFC3339Nano): len(all) - 1,
 	} {
@@ -89,10 +86,49 @@ func TestEventQueries(t *testing.T) {
 	for _, query := range []string{
 		"app=Hello", "env=..", "run=1", "app=hello&run=0", "app=hello&run=7", "app=other&run=1", "digest=xyz", "digest=ab", "since=yesterday",
 		"until=2100-01-01T00:00:00Z&follow=1", "limit=0", "limit=-1", "last=1001", "last=1&limit=1", "after=-1", "as=xml", "actor=nobody@example.org",
+		"since=2026-01-02T00:00:00Z&until=2026-01-02T00:00:00Z",
 	} {
 		if status, answer := s.ask(s.token, "GET", "/v1/events?"+query, nil); status < 400 || status >= 500 || !strings.Contains(answer, `"what"`) {
 			t.Errorf("%s: %d %s", query, status, answer)
 		}
+	}
+}
+
+// TestEventQueriesThatNothingCanFit: a slip of the pen is not told "nothing", but which names there are.
+func TestEventQueriesThatNothingCanFit(t *testing.T) {
+	s, _ := pushed(t)
+	for query, want := range map[string]struct {
+		status int
+		says   string
+	}{
+		"type=Nonsense":   {http.StatusBadRequest, "service, setting, slot, stage"},
+		"type=bogus":      {http.StatusBadRequest, "service, setting, slot, stage"},
+		"type=slot.takne": {http.StatusBadRequest, "one of slot.closed, slot.decided, slot.taken"},
+		"type=dev.cdeventsx.towpath-slot.taken.9.9.9": {http.StatusBadRequest, "slot"},
+		"env=nosuch":           {http.StatusNotFound, "one of dev"},
+		"app=hello&env=nosuch": {http.StatusNotFound, "one of dev"},
+		"app=hell":             {http.StatusNotFound, "did you mean hello?"},
+		"actor=nobody":         {http.StatusNotFound, "towpath actor list"},
+		"actor=hello":          {http.StatusNotFound, "no event names it"}, // an app's name is no actor
+		"since=2026-01-02T00:00:00Z&until=2026-01-01T00:00:00Z": {http.StatusBadRequest, "nothing is between"},
+	} {
+		if status, answer := s.ask(s.token, "GET", "/v1/events?"+query, nil); status != want.status || !strings.Contains(answer, want.says) {
+			t.Errorf("%s: %d %s, want %d and %q", query, status, answer, want.status, want.says)
+		}
+	}
+	for _, query := range []string{"env=dev", "type=slot", "type=slot.decided", "type=" + string(events.TypeSlotTaken), "app=hello&env=dev"} {
+		if got := s.lines(t, query+"&since=2100-01-01T00:00:00Z"); len(got) != 0 {
+			t.Errorf("%s: %s", query, got)
+		}
+	}
+}
+
+// TestTheStartOfARunNamesIt: what is stored before a run has its number is shown with it.
+func TestTheStartOfARunNamesIt(t *testing.T) {
+	s, _ := pushed(t)
+	var line view.EventLine
+	if got := s.lines(t, "type=change.merged"); len(got) != 1 || json.Unmarshal([]byte(got[0]), &line) != nil || line.Run != 1 {
+		t.Errorf("the run's first event is %s", got)
 	}
 }
 

@@ -15,6 +15,7 @@ type EventLine struct {
 	Time    time.Time       `json:"time"`
 	Subject string          `json:"subject"`
 	Type    events.Type     `json:"type"`
+	Run     int             `json:"run,omitempty"`       // that it belongs to, or starts
 	Actor   string          `json:"actor,omitempty"`     // id of who asked for it; empty where a service decided
 	Name    string          `json:"actorName,omitempty"` // as long as the table of actors knows one
 	Detail  string          `json:"detail,omitempty"`
@@ -22,7 +23,7 @@ type EventLine struct {
 }
 
 // Event is what an event says in a line, for people: who (an actor's id; empty where a service decided), and what
-// beside its type. Both are empty for a type that says everything by itself.
+// beside its type. No type says nothing.
 func Event(e events.Event) (actor, detail string) {
 	switch b := e.Body.(type) {
 	case *events.AppCreated:
@@ -61,6 +62,14 @@ func Event(e events.Event) (actor, detail string) {
 		return actor, detail
 	case *events.ArtifactSigned:
 		return "", b.Signed.Statement
+	case *events.KeyRotated:
+		return b.Actor, because(join(b.Identity, "signs with", b.Key), b.Reason)
+	case *events.EnvironmentCreated:
+		return b.Made.Actor, made(b.Name, b.Made)
+	case *events.EnvironmentModified:
+		return b.Made.Actor, made(b.Name, b.Made)
+	case *events.EnvironmentDeleted:
+		return b.Made.Actor, "nothing of it is left"
 	case *events.TaskRunStarted:
 		return "", b.TaskName
 	case *events.TaskRunFinished:
@@ -86,15 +95,62 @@ func Event(e events.Event) (actor, detail string) {
 	case *events.TestSuiteRunFinished:
 		return "", because(string(b.Outcome), trouble(b.Trial.Trouble, b.Reason))
 	case *events.TestCaseRunFinished:
-		name := ""
-		if b.TestCase != nil {
-			name = b.TestCase.Name
-		}
-		return "", because(join(name, string(b.Outcome)), b.Reason)
+		return "", because(join(check(b.TestCase), string(b.Outcome)), b.Reason)
+	case *events.TestCaseRunSkipped:
+		return "", because(check(b.TestCase), b.Reason)
 	case *events.StageStuck:
 		return "", because(fmt.Sprintf("%s, attempt %d", b.Stage, b.Attempt), b.LastError)
 	}
-	return "", slotEvent(e.Body)
+	if detail = slotEvent(e.Body); detail == "" {
+		detail = workEvent(e.Body)
+	}
+	return "", detail
+}
+
+// workEvent is what services say of their own work.
+func workEvent(body events.Body) string {
+	switch b := body.(type) {
+	case *events.BuildQueued:
+		return "waits for a free builder"
+	case *events.BuildStarted:
+		return "fetches the source"
+	case *events.BuildFinished:
+		if b.ArtifactID == "" {
+			return "no image"
+		}
+		return short(digestOf(b.ArtifactID))
+	case *events.VetRunStarted:
+		return join(short(digestOf(b.ArtifactID)), "by policy", short(b.Policy))
+	case *events.CommandFinished:
+		return because(fmt.Sprintf("%s: %d went on, %d stopped again, %d were taken over, %d left alone", b.Verb, b.WentOn, b.Stopped, b.TakenOver, b.Left), b.Why)
+	case *events.EnvironmentExpired:
+		return "its time was over at " + b.Expired.UTC().Format(time.RFC3339)
+	case *events.DriftDetected:
+		return fmt.Sprintf("%s: %s, expected: %s", b.What, b.Found, b.Expected)
+	case *events.DriftResolved:
+		return b.What + " is as it should be, or no longer matters"
+	case *events.CheckpointSealed:
+		return fmt.Sprintf("events 1–%d, root %s", b.TreeSize, b.RootHash)
+	}
+	return ""
+}
+
+// made says what an environment is made from, and until when.
+func made(name string, m events.Made) string {
+	if m.From != "" {
+		name = join(name, "from", string(m.From))
+	}
+	if m.Expires != nil {
+		name = join(name, "until", m.Expires.UTC().Format(time.RFC3339))
+	}
+	return name
+}
+
+func check(c *events.TestCase) string {
+	if c == nil {
+		return ""
+	}
+	return c.Name
 }
 
 // slotEvent is what is said of an environment's slots.

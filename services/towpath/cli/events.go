@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -37,6 +38,11 @@ stored, what it is about, what happened, who asked for it, and what it says.
 					return usage("%s is not a run of --app %s", args[0], q.App)
 				}
 				q.App, q.Run = ref.app, ref.number
+			}
+			for flag, n := range map[string]int{"limit": q.Limit, "last": q.Last} {
+				if c.Flags().Changed(flag) && n < 1 {
+					return usage("--%s %d: it counts from 1; leave it out for all", flag, n)
+				}
 			}
 			now := time.Now()
 			var err error
@@ -120,13 +126,13 @@ func (p *program) event(e view.EventLine, now time.Time) string {
 	if parts := strings.SplitN(what, ".", 3); len(parts) == 3 {
 		what = parts[0] + "." + parts[1]
 	}
-	app, run, env := "", "", ""
+	app, env := "", ""
 	if tokens := strings.Split(e.Subject, "."); len(tokens) == 10 {
-		app, run, env = tokens[3], tokens[4], tokens[5]
+		app, env = tokens[3], tokens[5]
 	}
 	place := strings.Trim(app, "_")
-	if run != "_" && run != "" {
-		place += "/" + run
+	if e.Run > 0 {
+		place += "/" + strconv.Itoa(e.Run)
 	}
 	if env == "_" {
 		env = ""
