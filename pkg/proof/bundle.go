@@ -20,6 +20,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -31,6 +32,17 @@ import (
 
 // Format names the form of the file; another form has another name.
 const Format = "towpath.dev/proof/v1"
+
+// formats begins what a bundle of any form names first, and ending is how it ends.
+const formats = `"format":"towpath.dev/proof/`
+
+var ending = regexp.MustCompile(`\nsha256:[0-9a-f]{64}\n$`)
+
+// Resembles reports whether data was written as a bundle, whatever was changed of it since. What was not is no forged
+// proof: it is none at all.
+func Resembles(data []byte) bool {
+	return bytes.Contains(data[:min(len(data), 1024)], []byte(formats)) || ending.Match(data[max(0, len(data)-128):])
+}
 
 // MediaType is that of a bundle.
 const MediaType = "application/vnd.towpath.proof.v1+json"

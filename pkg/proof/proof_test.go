@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"bytes"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -133,6 +134,34 @@ func TestAProofExtendsTheCheckpointThatWasKept(t *testing.T) {
 }
 
 // TestAFlippedByteIsNamed: what was changed in an event is said of that event.
+// Whatever byte of a proof is another, and wherever it is cut, it is still seen to be one, so that it is judged; other
+// files are not.
+func TestAProofIsSeenToBeOne(t *testing.T) {
+	w := newWorld(t)
+	w.populate()
+	data := w.export(Wish{About: About{App: "hello", Run: 2}})
+	for at := range data {
+		if at > 256 && at < len(data)-256 {
+			continue
+		}
+		other := bytes.Clone(data)
+		other[at] ^= 1
+		if !Resembles(other) {
+			t.Errorf("with another byte at %d it is taken for no proof", at)
+		}
+	}
+	for _, size := range []int{len(data), len(data) / 2, 256} {
+		if !Resembles(data[:size]) {
+			t.Errorf("its first %d bytes are taken for no proof", size)
+		}
+	}
+	for _, text := range []string{"", "2026-01-02T03:04:05Z INFO the gateway answers\n", `{"context":{"specversion":"0.5.1"}}` + "\n", "towpath.dev/ledger\n42\nAbCd=\n\n— signed\n"} {
+		if Resembles([]byte(text)) {
+			t.Errorf("%q is taken for a proof", text)
+		}
+	}
+}
+
 func TestAFlippedByteIsNamed(t *testing.T) {
 	w := newWorld(t)
 	w.populate()
