@@ -86,7 +86,8 @@ fuzz: ## Fuzz what reads events, subjects, signatures and envelopes, FUZZTIME (1
 	done
 
 .PHONY: faults
-faults: engine servers ## Kill every process at every step, and any at random, over 1,000 runs (about 40 minutes; e2e/faults/README.md)
+faults: engine servers ## Leave a stage 100,000 messages behind; kill every process at every step, and any at random, over 1,000 runs (about 45 minutes; e2e/faults/README.md)
+	go test ./pkg/worker -run TestAStageFarBehindKeepsNoOtherWaiting -count=1 -v -timeout 30m -behind 100000
 	go test -tags faults -count=1 ./pkg/worker/boundary
 	go test ./e2e/faults -count=1 -v -timeout 90m -run TestCampaign -long $(FAULTSFLAGS)
 

@@ -14,7 +14,7 @@ import (
 	"towpath.dev/pkg/worker"
 )
 
-var behind = flag.Int("behind", 20_000, "how many messages one stage is behind in TestAStageFarBehindKeepsNoOtherWaiting; 100000 is what is promised")
+var behind = flag.Int("behind", 20_000, "how many messages one stage is behind in TestAStageFarBehindKeepsNoOtherWaiting; 100000 is what is promised, and what `make faults` takes")
 
 // TestAStageFarBehindKeepsNoOtherWaiting: while promote works on a mountain of messages, build gets its own as soon as
 // before.
