@@ -198,6 +198,9 @@ func (b *writer) close() error {
 	return err
 }
 
+// ErrNoBackup is wrapped, with ErrDamaged, where a file does not begin as a backup does.
+var ErrNoBackup = errors.New("it is no backup, or its beginning is damaged")
+
 // ErrDamaged is wrapped where a backup is not what was written, or is no backup.
 var ErrDamaged = errors.New("the backup is damaged")
 
@@ -225,8 +228,11 @@ func read(r io.Reader, identities []age.Identity, begin func(Header) error, plac
 	manifestDigest := ""
 	for first := true; ; first = false {
 		entry, err := entries.Next()
-		if err == io.EOF {
+		if err == io.EOF && !first {
 			return header, manifest, damaged("it ends in the middle")
+		}
+		if err != nil && first {
+			return header, manifest, fmt.Errorf("%w: %w", ErrNoBackup, damaged("%v", err))
 		}
 		if err != nil {
 			return header, manifest, damaged("%v", err)
@@ -308,7 +314,7 @@ var ErrEncrypted = errors.New("the backup is encrypted, and the passphrase or id
 
 func readHeader(name string, r io.Reader, header *Header, begin func(Header) error) error {
 	if name != headerName {
-		return damaged("it does not begin as a backup of Towpath does")
+		return fmt.Errorf("%w: %w", ErrNoBackup, damaged("it begins with %.200q", name))
 	}
 	if err := readJSON(r, maxHeader, header); err != nil {
 		return err

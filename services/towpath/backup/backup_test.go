@@ -379,8 +379,12 @@ func TestDamagedBackups(t *testing.T) {
 		at := random.IntN(len(whole) * 9 / 10)
 		refused(fmt.Sprintf("%d of %d bytes", at, len(whole)), bytes.NewReader(whole[:at]))
 	}
-	refused("nothing", strings.NewReader(""))
-	refused("something else", strings.NewReader(strings.Repeat("x", 4096)))
+	for name, text := range map[string]string{"nothing": "", "something else": strings.Repeat("x", 4096), "a word": "hello\n"} {
+		refused(name, strings.NewReader(text))
+		if _, err := backup.Restore(t.Context(), strings.NewReader(text), backup.Target{Data: data, Force: true}); !errors.Is(err, backup.ErrNoBackup) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 func TestCheckpoints(t *testing.T) {

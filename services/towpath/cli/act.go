@@ -175,6 +175,7 @@ what will be otherwise; on a terminal it then asks.`,
 	}
 	c.Flags().BoolVar(&cmd.WithSecrets, "with-secrets", false, "bring back the secrets of that time too")
 	c.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "only say what it would do")
+	c.Flags().BoolVar(&dryRun, "preview", false, "the same as --dry-run")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, with --dry-run")
 	envFlag(c, &cmd, "the environment")
 	reasonFlag(c, &cmd)

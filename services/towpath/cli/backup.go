@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -368,6 +369,9 @@ the data folder, from which they are moved to where their services look.`,
 
 func (p *program) restore(ctx context.Context, name string, t backup.Target, asJSON bool) error {
 	file, err := os.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &client.Error{What: "restoring", On: name, Why: "there is no such file", Do: "give a file that towpath backup wrote", Status: 404}
+	}
 	if err != nil {
 		return fmt.Errorf("opening the backup: %w", err)
 	}
@@ -420,6 +424,8 @@ func restoreError(name string, t backup.Target, err error) error {
 		e.Status, e.Do = 403, "give the checkpoint as it was kept, and the key of the witness that cosigned it; nothing was brought back"
 	case errors.Is(err, backup.ErrOtherHistory):
 		e.Status, e.Do = 403, "find out which of the two was changed; nothing was brought back"
+	case errors.Is(err, backup.ErrNoBackup):
+		e.Why, e.Status, e.Do = backup.ErrNoBackup.Error(), 404, "give a file that towpath backup wrote; nothing was changed"
 	case errors.Is(err, backup.ErrDamaged):
 		e.Do = "take another backup; nothing was changed"
 	case errors.Is(err, backup.ErrInUse):

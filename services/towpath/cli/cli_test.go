@@ -61,6 +61,7 @@ func TestWrongUsage(t *testing.T) {
 		"hold", "hold hello --all", "config set qa hello", "config set qa hello =x", "config set qa hello GREETING", "secret set qa hello KEY=value", "settings rules", "settings rules Not_a_slug",
 		"submit", "submit --repo https://h/r", "submit --image x@sha256:1", "submit --app a --image x:latest", "submit --repo https://h/r --image x@sha256:1", "submit --repo https://h/r --commit 1 --definition x", "submit --image x@sha256:1 --definition /nowhere",
 		"app add", "app add hello --poll 30s", "app add --repo https://h/r --poll 1ms", "rollback hello", "promote hello/1", "rollback hello --env qa --to other/1",
+		"events --last 0", "events --limit -3", "events -n -1",
 		"runs a --app b", "events a/1 --app b", "env nonsense", "runs --nonsense", "up --listen nowhere", "up --log-format xml",
 		"actor nonsense", "actor add", "actor add Ann --speaks-for slack:", "actor map slack:x", "actor role", "keys bot", "keys bot u-1", "keys bot NOBODY -o x",
 	} {
@@ -113,6 +114,14 @@ func TestExitCodes(t *testing.T) {
 		if code != want || stdout != "" || stderr != "error: approving hello/1: a reason\n  → a remedy\n" {
 			t.Errorf("%d: exit code %d, want %d; %q %q", status, code, want, stdout, stderr)
 		}
+	}
+}
+
+// People are told of --help, not of the API's description.
+func TestHintsAreForPeople(t *testing.T) {
+	refusing(t, 400, client.Error{What: "commanding", Why: "env is missing", Do: describesAPI})
+	if code, _, stderr := command(t, "approve", "hello/1", "--env", "dev"); code != exitUsage || stderr != "error: commanding: env is missing\n  → towpath approve --help\n" {
+		t.Errorf("exit code %d, %q", code, stderr)
 	}
 }
 

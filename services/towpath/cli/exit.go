@@ -56,6 +56,9 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
+// describesAPI is what the gateway has a program do that asked wrongly. People have --help.
+const describesAPI = "GET /openapi.json describes it"
+
 // report says what went wrong: what failed, on what, why, and what to do next.
 func report(s screen.Screen, command string, err error) {
 	var code codeError
@@ -81,7 +84,9 @@ func report(s screen.Screen, command string, err error) {
 		text += ": " + api.Why
 	}
 	fmt.Fprintf(s.Out, "%s %s\n", sign, indented(text))
-	if api.Do != "" {
+	if api.Do == describesAPI {
+		fmt.Fprintf(s.Out, "  → %s --help\n", command)
+	} else if api.Do != "" {
 		fmt.Fprintf(s.Out, "  → %s\n", indented(api.Do))
 	}
 }

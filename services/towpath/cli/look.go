@@ -94,7 +94,7 @@ func unverified(r view.Run) string {
 func (p *program) showCommand() *cobra.Command {
 	var asJSON, follow bool
 	c := &cobra.Command{
-		Use: "show RUN", Short: "Draw a run's path: how long, and for whom it waits",
+		Use: "show RUN", Aliases: []string{"status"}, Short: "Draw a run's path: how long, and for whom it waits",
 		Long:    "Draw a run's path: how long each stage took and, where it waits, for whom.\nhello/3 is a run; hello is its newest one.",
 		Example: examples("towpath show hello/1", "towpath show hello --follow", "towpath show hello/1 --json"),
 		Args:    arguments(cobra.ExactArgs(1)), ValidArgsFunction: p.completeRuns,

@@ -122,7 +122,8 @@ approved before deployed and not by an author, one digest all the way).
 --checkpoint compares with a checkpoint that you kept earlier: a ledger that was changed or rolled back since
 is found. --witness-key asks for the cosignature of a witness: a ledger whose own key signed two histories
 is found. Exit code 0: PROVEN. 1: FORGED (something is not what was signed and sealed), or NOT PROVEN
-(everything is as recorded, and it does not add up).`,
+(everything is as recorded, and it does not add up). 2: FILE is no proof, or the checkpoint none of this
+installation.`,
 		Example: examples("towpath audit verify prod.proof --keys trust.json",
 			"towpath audit verify prod.proof --keys trust.json --checkpoint checkpoint-2026-11.txt --witness-key witness.example.org+1a2b3c4d+BC…"),
 		Args: arguments(cobra.ExactArgs(1)),
@@ -183,6 +184,12 @@ func (p *program) terms(keys, checkpoint string, witnesses []string) (proof.Term
 		}
 		t.Witnesses = append(t.Witnesses, w)
 	}
+	if checkpoint != "" {
+		if _, err := seal.Open(t.Checkpoint, t.Trust, t.Witnesses...); err != nil {
+			return t, &client.Error{What: "reading the checkpoint", On: checkpoint, Why: err.Error(),
+				Do: "give one that towpath audit checkpoint --output kept, and the public keys of the installation that it is from", Code: client.CodeInvalid}
+		}
+	}
 	return t, nil
 }
 
@@ -212,6 +219,9 @@ func readProof(path string) ([]byte, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading the proof: %w", err)
+	}
+	if !proof.Resembles(data) {
+		return nil, &client.Error{What: "reading the proof", On: path, Why: "it is no proof", Do: "give a file that towpath audit export wrote", Code: client.CodeInvalid}
 	}
 	return data, nil
 }

@@ -74,6 +74,7 @@ out by itself, and this program shows it; --watch ID shows one that goes on.`,
 	c.Flags().BoolVar(&cmd.AllStuck, "all-stuck", false, "everything that is stuck, or everything of APP")
 	c.Flags().StringVar(&f.watch, "watch", "", "show the replay of all that is stuck with this id")
 	c.Flags().BoolVarP(&f.dryRun, "dry-run", "n", false, "only say what it would do")
+	c.Flags().BoolVar(&f.dryRun, "preview", false, "the same as --dry-run")
 	c.Flags().BoolVarP(&f.yes, "yes", "y", false, "do not ask")
 	jsonFlag(c, &f.asJSON)
 	c.RegisterFlagCompletionFunc("policy", cobra.FixedCompletions([]string{"pinned", "current"}, cobra.ShellCompDirectiveNoFileComp))

@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -20,7 +22,8 @@ import (
 func (p *program) keysRotateCommand() *cobra.Command {
 	var keys, split string
 	var all, asJSON bool
-	change := identity.Change{Actor: string(events.Operator)}
+	var actor string
+	var change identity.Change
 	c := &cobra.Command{
 		Use: "rotate [IDENTITY...]", Short: "Give identities new keys while everything runs",
 		Long: `Give identities new keys that sign their events, and with --bus new keys that open the bus. Processes
@@ -33,24 +36,27 @@ configuration again with ` + "`towpath bus config`" + `, then nats-server --sign
 old bus keys and connections that stand go on. Where services run on other machines, give every one of
 them the new trust.json first and its own new keys after that, within --overlap.
 
-The ledger records who did it and why, as key.rotated, with the keys' names.`,
+The ledger records who did it and why, as key.rotated, with the keys' names. --actor is somebody whom the
+gateway knows, by id or email address. Where the gateway cannot be asked, or nobody is named, the record
+says that nobody checked it: claimed-ID, or claimed-uid-1000 for the user of this machine.`,
 		Example:           examples("towpath keys rotate build --reason 'every quarter'", "towpath keys rotate --all --bus", "towpath keys rotate gateway --bus --overlap 0 --reason 'the laptop was stolen'", "towpath keys rotate --all --keys /etc/towpath/keys --split /etc/towpath/identities"),
 		ValidArgsFunction: cobra.FixedCompletions(identity.IDs, cobra.ShellCompDirectiveNoFileComp),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
 			if all == (len(args) > 0) {
 				return usage("name the identities (%s), or say --all", strings.Join(identity.IDs, ", "))
 			}
 			if change.Overlap < 0 {
 				return usage("--overlap %s is negative", change.Overlap)
 			}
-			if _, err := events.ParseSlug(change.Actor); err != nil {
-				return usage("--actor %q is not an actor's id", change.Actor)
-			}
 			if len(change.Reason) > maxReason {
 				return usage("--reason may have %d bytes", maxReason)
 			}
 			if keys == "" {
 				keys = filepath.Join(p.data, "keys")
+			}
+			var err error
+			if change.Actor, err = p.rotator(c.Context(), actor); err != nil {
+				return err
 			}
 			change.Identities, change.Now = args, time.Now()
 			done, err := rotate(keys, split, change)
@@ -70,7 +76,7 @@ The ledger records who did it and why, as key.rotated, with the keys' names.`,
 	f.BoolVar(&all, "all", false, "every identity")
 	f.BoolVar(&change.Bus, "bus", false, "the keys that open the bus as well")
 	f.DurationVar(&change.Overlap, "overlap", time.Minute, "how long the old keys may still sign; 0 for a stolen one")
-	f.StringVar(&change.Actor, "actor", change.Actor, "id of the actor who does this")
+	f.StringVar(&actor, "actor", "", "who does this: an `id` or email address (default: the user of this machine)")
 	f.StringVar(&change.Reason, "reason", "", "why, for the ledger")
 	jsonFlag(c, &asJSON)
 	return c
@@ -78,6 +84,39 @@ The ledger records who did it and why, as key.rotated, with the keys' names.`,
 
 // maxReason is the longest reason, in bytes.
 const maxReason = 2000
+
+// claimed begins the id of an actor whom nobody could check. No actor of the table has such an id.
+const claimed = "claimed-"
+
+// askingBound is how long the gateway may take to say who its actors are.
+const askingBound = 5 * time.Second
+
+// rotator is the id of who rotates keys: of the actor who was named, where the gateway knows one, and else what is claimed.
+func (p *program) rotator(ctx context.Context, named string) (string, error) {
+	if named == "" {
+		user := strconv.Itoa(os.Getuid())
+		if behind := os.Getenv("SUDO_UID"); user == "0" && behind != "" {
+			user = behind
+		}
+		named = "uid-" + user
+	} else if api, err := p.open(); err == nil {
+		ctx, cancel := context.WithTimeout(ctx, askingBound)
+		defer cancel()
+		if actors, err := api.Actors(ctx); err == nil {
+			for _, a := range actors {
+				if !a.Erased && (a.ID == named || a.Email != "" && strings.EqualFold(a.Email, named)) {
+					return a.ID, nil
+				}
+			}
+			return "", &client.Error{What: "finding the actor", On: named, Why: "nobody has this id or email address", Do: "towpath actor list shows them", Status: 404}
+		}
+	}
+	id, err := events.ParseSlug(claimed + strings.TrimPrefix(named, claimed))
+	if err != nil {
+		return "", usage("--actor %q is not an actor's id, and the gateway cannot be asked", named)
+	}
+	return string(id), nil
+}
 
 // rotate makes the new keys, shows the list of trusted keys to everybody, and only then puts the keys in
 // place: whoever meets an event that a new key signed knows that key.

@@ -222,6 +222,7 @@ func (p *program) vetting(s sheet, v audit.Vetting) {
 	}
 	s.row("report", "%s", v.Report)
 	s.row("sbom", "%s", v.SBOM)
+	s.row("waivers", "none: they are not supported yet")
 	p.evidence(s, v.Signed)
 }
 
@@ -255,6 +256,14 @@ func (p *program) storyEnvironment(s sheet, e audit.Environment) {
 	for _, d := range e.Deploys {
 		p.deploy(s, d)
 	}
+}
+
+// many is a number of things.
+func many(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 func because(reason string) string {
@@ -391,7 +400,7 @@ func parseMoment(text string, now time.Time) (time.Time, error) {
 }
 
 func (p *program) report(r audit.Report) {
-	p.say("%s  %s – %s: %d changes", p.out.Paint(screen.Bold, screen.Line(r.Environment)), instant(r.From), instant(r.To), len(r.Changes))
+	p.say("%s  %s – %s: %s", p.out.Paint(screen.Bold, screen.Line(r.Environment)), instant(r.From), instant(r.To), many(len(r.Changes), "change"))
 	s := sheet{p}
 	for _, b := range r.Restores {
 		s.head("Ledger", s.mark(&b.Mark))
@@ -476,7 +485,7 @@ share an Engine, a container beside Towpath is listed for each. Exit code 1 wher
 }
 
 func (p *program) coverage(c audit.Coverage) {
-	p.say("%s  %s: %d containers explained, %d not", p.out.Paint(screen.Bold, screen.Line(c.Environment)), screen.Line(c.Engine), len(c.Explained), len(c.Unexplained))
+	p.say("%s  %s: %s explained, %d not", p.out.Paint(screen.Bold, screen.Line(c.Environment)), screen.Line(c.Engine), many(len(c.Explained), "container"), len(c.Unexplained))
 	list := func(title string, style screen.Style, rows []audit.Covered) {
 		if len(rows) == 0 {
 			return

@@ -19,7 +19,7 @@ func (p *program) stuckCommand() *cobra.Command {
 		Use: "stuck", Short: "List what waits for an operator, with the command that replays it",
 		Long: `List the stages that wait for an operator, the oldest first, with the command that replays each.
 
-Below them stand messages that are tried again by themselves, with why; and messages that were set aside:
+Above them stands the alarm of the seal, where the ledger is not what was sealed. Below them stand messages that are tried again by themselves, with why; and messages that were set aside:
 nobody acts on them, the ledger keeps them, and where a newer Towpath can read them it takes them up.
 
 With --json it is one list; "kind" is "stage" or "message", and a message has a "state": retrying, parked
@@ -41,6 +41,11 @@ With --json it is one list; "kind" is "stage" or "message", and a message has a 
 			}
 			if asJSON {
 				return p.printJSON(stuckList(stages, messages))
+			}
+			// Who may see what is stuck may not always ask how far the ledger is sealed.
+			if sealed, err := api.Checkpoint(c.Context()); err == nil && sealed.Alarm != "" {
+				p.say("%s %s", p.out.Paint(screen.Red, "ALARM: the ledger is not what was sealed:"), screen.Line(sealed.Alarm))
+				p.say("    → %s\n", p.out.Paint(screen.Bold, "towpath audit checkpoint"))
 			}
 			p.stuck(stages, messages, time.Now())
 			return nil
