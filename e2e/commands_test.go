@@ -28,6 +28,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"http":       getThroughEdge,
 	"exits":      exits,
 	"waitfor":    waitFor,
+	"within":     within,
 	"json":       jsonValue,
 	"same":       same,
 	"containers": containers,
@@ -252,6 +253,21 @@ func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		pause(100 * time.Millisecond)
 	}
+}
+
+// within BOUND WHAT PROGRAM ARGS...: the program ends well within the bound; how long that took is reported as WHAT.
+func within(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: within BOUND WHAT PROGRAM ARGS...")
+	}
+	begun := time.Now()
+	code, stdout, stderr := run(ts, args[2], args[3:]...)
+	took := time.Since(begun).Round(100 * time.Millisecond)
+	show(ts, stdout, stderr)
+	if bound := duration(ts, args[0]); code != 0 || took > bound {
+		ts.Fatalf("%s: ended with %d after %s, not well within %s", args[1], code, took, bound)
+	}
+	held(ts).figure(args[1] + ": " + took.String())
 }
 
 // reloadbus: has the bus take up a bot's key.

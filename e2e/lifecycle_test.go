@@ -105,10 +105,11 @@ func restart(ts *testscript.TestScript, neg bool, args []string) {
 
 // engine start NAME: a Docker Engine of its own; $NAME is its address. engine freeze|thaw|kill|again NAME:
 // SIGSTOP, SIGCONT, SIGKILL, start again. engine containers NAME [REGEXP COUNT]: what runs there, once so many match.
+// engine beside|without|halt|limit|double NAME CONTAINER: what somebody does there who goes around Towpath.
 func engineCommand(ts *testscript.TestScript, neg bool, args []string) {
 	h := own(ts)
-	if neg || len(args) != 2 && (len(args) != 4 || args[0] != "containers") && (len(args) != 3 || args[0] != "beside" && args[0] != "without") {
-		ts.Fatalf("usage: engine start|freeze|thaw|kill|again NAME, engine containers NAME [REGEXP COUNT], engine beside|without NAME CONTAINER")
+	if neg || len(args) != 2 && (len(args) != 4 || args[0] != "containers") && (len(args) != 3 || besideTowpath[args[0]] == nil) {
+		ts.Fatalf("usage: engine start|freeze|thaw|kill|again NAME, engine containers NAME [REGEXP COUNT], engine beside|without|halt|limit|double NAME CONTAINER")
 	}
 	verb, name := args[0], args[1]
 	if verb == "start" {
@@ -135,13 +136,18 @@ func engineCommand(ts *testscript.TestScript, neg bool, args []string) {
 		engine.Start()
 	case "containers":
 		engineContainers(ts, engine, args[2:])
-	case "beside":
-		ts.Check(system.StartBeside(context.Background(), engine.Host.URL, args[2]))
-	case "without":
-		ts.Check(system.RemoveContainer(context.Background(), engine.Host.URL, args[2]))
 	default:
-		ts.Fatalf("unknown verb %q", verb)
+		if besideTowpath[verb] == nil || len(args) != 3 {
+			ts.Fatalf("unknown verb %q", verb)
+		}
+		ts.Check(besideTowpath[verb](context.Background(), engine.Host.URL, args[2]))
 	}
+}
+
+// besideTowpath is what somebody does on an Engine who goes around Towpath.
+var besideTowpath = map[string]func(ctx context.Context, host, container string) error{
+	"beside": system.StartBeside, "double": system.StartDouble,
+	"without": system.RemoveContainer, "halt": system.StopContainer, "limit": system.LimitContainer,
 }
 
 // engineContainers shows what runs on an Engine: at once, or when COUNT lines match REGEXP.

@@ -132,7 +132,8 @@ type holder struct {
 	folder    string
 	loads     map[string]*system.Load
 	engines   map[string]*enginetest.Dockerd
-	consul    *consultest.Agent
+	consul    []*consultest.Agent
+	lost      []*consultest.Agent // those of them that were killed
 	registry  *system.Registry
 	disk      *system.Disk
 	witness   *system.Witness

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,7 +20,7 @@ import (
 // Sightings looks for a secret everywhere that Towpath writes or says something: events, every file of the
 // system (ledger, settings, git, logs of the programs, and the registry's images, unpacked), what the Engine knows of the
 // app's containers, the environment and arguments of every process of the machine, those of containers included, and
-// the run's page and logs over HTTP. It knows the secret's base64, hexadecimal and URL forms too.
+// what the gateway answers about the app's runs and environments. It knows the secret's base64, hexadecimal and URL forms too.
 func (s *System) Sightings(ctx context.Context, app, secret string) ([]string, error) {
 	forms := secretForms(secret)
 	var places []string
@@ -42,13 +43,8 @@ func (s *System) Sightings(ctx context.Context, app, secret string) ([]string, e
 		return nil, err
 	}
 	look("docker inspect", []byte(inspected))
-	for _, path := range []string{"/v1/runs?app=" + app, "/v1/apps/" + app + "/runs/1", "/v1/apps/" + app + "/runs/1/logs",
-		"/v1/settings/dev/" + app, "/v1/secrets/dev/" + app, "/v1/environments/dev", "/v1/doctor"} {
-		body, err := s.api(ctx, path)
-		if err != nil {
-			return nil, err
-		}
-		look(path, body)
+	if err := s.answers(ctx, app, look); err != nil {
+		return nil, err
 	}
 	files := 0
 	err = filepath.WalkDir(s.options.Folder, func(path string, entry fs.DirEntry, err error) error {
@@ -68,6 +64,51 @@ func (s *System) Sightings(ctx context.Context, app, secret string) ([]string, e
 		return nil, fmt.Errorf("no files in %s: nothing was searched", s.options.Folder)
 	}
 	return places, errors.Join(err, processes(look))
+}
+
+// answers shows what the gateway says of an app, of each of its runs and environments, and of what is there besides, to
+// programs and on its pages.
+func (s *System) answers(ctx context.Context, app string, look func(place string, content []byte)) error {
+	list, err := s.api(ctx, "/v1/runs?app="+app)
+	if err != nil {
+		return err
+	}
+	var runs []struct {
+		Number int
+		URL    string
+		Stages []struct{ Env string }
+	}
+	if err := json.Unmarshal(list, &runs); err != nil || len(runs) == 0 {
+		return fmt.Errorf("no run of %s, so nothing can be searched: %.200s: %w", app, list, err)
+	}
+	paths := map[string]bool{
+		"/v1/runs?app=" + app: true, "/v1/events?app=" + app: true, "/v1/apps": true, "/v1/environments": true, "/v1/stuck": true, "/v1/messages": true,
+		"/v1/actors": true, "/v1/doctor": true,
+	}
+	for _, run := range runs {
+		one := fmt.Sprintf("/v1/apps/%s/runs/%d", app, run.Number)
+		paths[one], paths[one+"/logs"], paths[fmt.Sprintf("/v1/audit/export?app=%s&run=%d", app, run.Number)] = true, true, true
+		for _, stage := range run.Stages {
+			if stage.Env != "" {
+				env := "/v1/environments/" + stage.Env
+				paths[env], paths[env+"/state"], paths["/v1/audit/coverage/"+stage.Env] = true, true, true
+				paths["/v1/settings/"+stage.Env+"/"+app], paths["/v1/secrets/"+stage.Env+"/"+app] = true, true
+			}
+		}
+		_, page, err := Fetch(ctx, run.URL)
+		if err != nil {
+			return err
+		}
+		look("page "+run.URL, []byte(page))
+	}
+	for path := range paths {
+		body, err := s.api(ctx, path)
+		if err != nil {
+			return err
+		}
+		look(path, body)
+	}
+	return nil
 }
 
 // unpacked returns what a layer of an image holds, and nothing for other files.

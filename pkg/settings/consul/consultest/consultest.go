@@ -69,23 +69,40 @@ func StartWithACLs(t testing.TB, more ...string) *Agent {
 	t.Helper()
 	a := prepare(t, more...)
 	a.args = []string{"-bootstrap"}
+	a.refuse()
+	a.Start()
+	a.AwaitLeader()
+	return a
+}
+
+// refuse has the agent refuse what no token allows.
+func (a *Agent) refuse() {
 	a.config["acl"] = map[string]any{
 		"enabled": true, "default_policy": "deny", "enable_token_persistence": true,
 		"tokens": map[string]any{"initial_management": Master, "agent": Master},
 	}
-	a.Start()
 	a.connect(Master)
-	a.AwaitLeader()
-	return a
 }
 
 // StartCluster starts servers that elect a leader.
 func StartCluster(t testing.TB, size int) []*Agent {
 	t.Helper()
+	return startCluster(t, size, func(*Agent) {})
+}
+
+// StartClusterWithACLs starts servers that elect a leader and refuse what no token allows. Master may do all.
+func StartClusterWithACLs(t testing.TB, size int) []*Agent {
+	t.Helper()
+	return startCluster(t, size, (*Agent).refuse)
+}
+
+func startCluster(t testing.TB, size int, configure func(*Agent)) []*Agent {
+	t.Helper()
 	var all []*Agent
 	for range size {
 		a := prepare(t)
-		a.args = []string{"-bootstrap-expect", fmt.Sprint(size)}
+		configure(a)
+		a.args = []string{"-bootstrap-expect", fmt.Sprint(size), "-retry-interval", "1s"}
 		for _, other := range all {
 			a.args = append(a.args, "-retry-join", fmt.Sprintf("127.0.0.1:%d", other.ports.serf))
 		}
