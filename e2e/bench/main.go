@@ -3,7 +3,7 @@
 //
 //	go run ./e2e/bench
 //
-// It builds towpath without the race detector first. It needs a Docker Engine for the whole run; -only handler,advance,cost,memory,rebuild leaves that out. It exits 0 also where a
+// It builds towpath without the race detector first. It needs a Docker Engine for the whole run and the environment; -only handler,advance,cost,memory,rebuild leaves that out. It exits 0 also where a
 // target is missed: it is for measuring, and says which it was.
 package main
 
@@ -48,6 +48,7 @@ var measurements = []measurement{
 	{"memory", memory},
 	{"rebuild", rebuild},
 	{"run", wholeRun},
+	{"environment", wholeEnvironment},
 }
 
 func main() {
@@ -57,7 +58,7 @@ func main() {
 	flag.IntVar(&o.large, "large", 100_000, "events of a large ledger; half as many for the rebuild")
 	flag.IntVar(&o.small, "small", 1000, "events of a small ledger")
 	flag.IntVar(&o.advanced, "advanced", 200, "runs to carry with empty effects")
-	only := flag.String("only", "", "measure these `parts` only, with commas between them: handler, advance, cost, memory, rebuild, run")
+	only := flag.String("only", "", "measure these `parts` only, with commas between them: handler, advance, cost, memory, rebuild, run, environment")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
