@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger/ledgertest"
 	"towpath.dev/pkg/worker"
@@ -78,6 +80,9 @@ func TestAStageFarBehindKeepsNoOtherWaiting(t *testing.T) {
 	}
 }
 
+// pileBound is how long the bus may take to store what it was handed last.
+const pileBound = 2 * time.Minute
+
 // pile stores so many events that wake promote alone.
 func pile(t *testing.T, l *ledgertest.Ledger, n int) {
 	t.Helper()
@@ -85,13 +90,13 @@ func pile(t *testing.T, l *ledgertest.Ledger, n int) {
 	for i := range n {
 		body := &events.SettingChanged{About: events.About{ID: "dev/hello/KEY"}, Key: "KEY", App: "hello", Environment: "dev", Version: uint64(i + 1), Actor: "u-test"}
 		s := events.SettingSubject(1, body.Type(), "hello", "dev", "KEY", uint64(i+1))
-		if _, err := bus.PublishMsgAsync(ledgertest.Stored(t, signer, s, events.New(events.Gateway, time.Now(), "", body))); err != nil {
+		if _, err := bus.PublishMsgAsync(ledgertest.Stored(t, signer, s, events.New(events.Gateway, time.Now(), "", body)), jetstream.WithStallWait(pileBound)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	select {
 	case <-bus.PublishAsyncComplete():
-	case <-time.After(2 * time.Minute):
-		t.Fatalf("%d of %d events are not stored within two minutes", bus.PublishAsyncPending(), n)
+	case <-time.After(pileBound):
+		t.Fatalf("%d of %d events are not stored within %s", bus.PublishAsyncPending(), n, pileBound)
 	}
 }
