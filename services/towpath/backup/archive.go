@@ -219,7 +219,7 @@ const (
 func read(r io.Reader, identities []age.Identity, begin func(Header) error, place func(name string, r io.Reader) error) (Header, Manifest, error) {
 	var header Header
 	var manifest Manifest
-	r, err := opened(r, identities)
+	r, encrypted, err := opened(r, identities)
 	if err != nil {
 		return header, manifest, err
 	}
@@ -228,11 +228,11 @@ func read(r io.Reader, identities []age.Identity, begin func(Header) error, plac
 	manifestDigest := ""
 	for first := true; ; first = false {
 		entry, err := entries.Next()
-		if err == io.EOF && !first {
-			return header, manifest, damaged("it ends in the middle")
-		}
-		if err != nil && first {
+		if err != nil && first && !encrypted {
 			return header, manifest, fmt.Errorf("%w: %w", ErrNoBackup, damaged("%v", err))
+		}
+		if err == io.EOF {
+			return header, manifest, damaged("it ends in the middle")
 		}
 		if err != nil {
 			return header, manifest, damaged("%v", err)
@@ -283,27 +283,27 @@ func broken(err error) error {
 }
 
 // opened decrypts what is encrypted.
-func opened(r io.Reader, identities []age.Identity) (io.Reader, error) {
+func opened(r io.Reader, identities []age.Identity) (plain io.Reader, encrypted bool, err error) {
 	start := make([]byte, len(ageMagic))
 	n, err := io.ReadFull(r, start)
 	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
-		return nil, err
+		return nil, false, err
 	}
 	r = io.MultiReader(bytes.NewReader(start[:n]), r)
 	if string(start) != ageMagic {
-		return r, nil
+		return r, false, nil
 	}
 	if len(identities) == 0 {
-		return nil, ErrEncrypted
+		return nil, true, ErrEncrypted
 	}
-	plain, err := age.Decrypt(r, identities...)
+	plain, err = age.Decrypt(r, identities...)
 	if errors.As(err, new(*age.NoIdentityMatchError)) {
-		return nil, fmt.Errorf("%w: %v", ErrEncrypted, err)
+		return nil, true, fmt.Errorf("%w: %v", ErrEncrypted, err)
 	}
 	if err != nil {
-		return nil, damaged("%v", err)
+		return nil, true, damaged("%v", err)
 	}
-	return plain, nil
+	return plain, true, nil
 }
 
 // ageMagic begins every encrypted file.

@@ -387,6 +387,21 @@ func TestDamagedBackups(t *testing.T) {
 	}
 }
 
+// An encrypted backup that was cut is damaged: whoever opened it knows that it is one.
+func TestHalfOfAnEncryptedBackup(t *testing.T) {
+	i := newInstallation(t, 3)
+	s := i.source()
+	s.Recipients = []age.Recipient{passphrase(t, "correct horse")}
+	whole, err := os.ReadFile(i.save(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := backup.Target{Data: filepath.Join(t.TempDir(), "data"), Identities: opener(t, "correct horse"), Force: true}
+	if _, err := backup.Restore(t.Context(), bytes.NewReader(whole[:min(20_000, len(whole)-1)]), target); !errors.Is(err, backup.ErrDamaged) || errors.Is(err, backup.ErrNoBackup) {
+		t.Error(err)
+	}
+}
+
 func TestCheckpoints(t *testing.T) {
 	i := newInstallation(t, 10)
 	file := i.save(i.source())
