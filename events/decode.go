@@ -5,7 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -36,11 +37,14 @@ func decodeAny(body []byte) (Event, error) {
 // same: it takes no key twice or in another spelling, no white space, no escapes and nothing but ASCII in the envelope.
 func decodeOwn(body []byte) (Event, bool) {
 	var w wireEvent
+	var b Body
+	content := false
 	c := cursor{rest: body}
 	c.object(func(key []byte) {
 		switch string(key) {
 		case "context":
 			c.context(&w)
+			b, _ = w.body()
 		case "subject":
 			c.object(func(key []byte) {
 				switch string(key) {
@@ -49,27 +53,40 @@ func decodeOwn(body []byte) (Event, bool) {
 				case "source":
 					w.Subject.Source = c.text()
 				case "content":
-					w.Subject.Content = c.bracketed('{')
+					if c.foreign = c.foreign || b == nil; !c.foreign {
+						c.read(b)
+					}
+					content = true
 				default:
 					c.foreign = true
 				}
 			})
 		case "customData":
-			w.CustomData = c.bracketed('{')
+			c.customData(b)
 		case "customDataContentType":
-			w.CustomDataContentType = c.text()
+			c.text()
 		default:
 			c.foreign = true
 		}
 	})
-	if c.foreign || len(c.rest) > 0 {
+	if c.foreign || len(c.rest) > 0 || !content {
 		return Event{}, false
 	}
-	e, err := w.event()
-	if err != nil || e.Body.custom() == nil && w.CustomData != nil && !json.Valid(w.CustomData) {
-		return Event{}, false
+	e, err := w.with(b)
+	return e, err == nil
+}
+
+// customData reads what the type has there; that of a type which has nothing is passed over.
+func (c *cursor) customData(b Body) {
+	if c.foreign = c.foreign || b == nil; c.foreign {
+		return
 	}
-	return e, true
+	if custom := b.custom(); custom != nil {
+		c.read(custom)
+		return
+	}
+	text := c.bracketed('{')
+	c.foreign = c.foreign || !json.Valid(text)
 }
 
 // context reads what decides where an event belongs.
@@ -77,13 +94,13 @@ func (c *cursor) context(w *wireEvent) {
 	c.object(func(key []byte) {
 		switch string(key) {
 		case "specversion":
-			w.Context.SpecVersion = c.text()
+			w.Context.SpecVersion = c.known(specVersions)
 		case "id":
 			w.Context.ID = c.text()
 		case "source":
-			w.Context.Source = c.text()
+			w.Context.Source = c.known(sources)
 		case "type":
-			w.Context.Type = Type(c.text())
+			w.Context.Type = Type(c.known(typeNames))
 		case "timestamp":
 			w.Context.Timestamp = c.text()
 		case "chainId":
@@ -104,14 +121,17 @@ const (
 
 func (c *cursor) links(links *[]Link) {
 	text := c.bracketed('[')
-	id := strings.TrimPrefix(string(text), pathHead)
-	if id, ok := strings.CutSuffix(id, pathTail); ok && len(text) == len(pathHead)+len(id)+len(pathTail) && plain(id) {
-		*links = []Link{Path(id)}
-		return
+	if id, ok := bytes.CutPrefix(text, []byte(pathHead)); ok {
+		if id, ok = bytes.CutSuffix(id, []byte(pathTail)); ok && plain(id) {
+			*links = []Link{Path(string(id))}
+			return
+		}
 	}
-	if !c.foreign && json.Unmarshal(text, links) != nil {
+	var others []Link
+	if !c.foreign && json.Unmarshal(text, &others) != nil {
 		c.foreign = true
 	}
+	*links = others
 }
 
 // cursor reads compact JSON. Once something is foreign to it, it goes no further and what it has read is void.
@@ -148,6 +168,30 @@ func (c *cursor) skip(b byte) {
 		return
 	}
 	c.rest = c.rest[1:]
+}
+
+// Texts that nearly every event has, by themselves.
+var (
+	specVersions = map[string]string{SpecVersion: SpecVersion}
+	sources      = textsOf(Writers, func(w Writer) string { return sourceOf(w) })
+	typeNames    = textsOf(slices.Collect(maps.Keys(bodies)), func(t Type) string { return string(t) })
+)
+
+func textsOf[T any](all []T, text func(T) string) map[string]string {
+	texts := map[string]string{}
+	for _, one := range all {
+		texts[text(one)] = text(one)
+	}
+	return texts
+}
+
+// known reads a string of plain characters that is most likely one of those that are known, and then makes no other.
+func (c *cursor) known(texts map[string]string) string {
+	text := c.plainText()
+	if known, ok := texts[string(text)]; ok {
+		return known
+	}
+	return string(text)
 }
 
 // text reads a string of plain characters.
@@ -208,30 +252,38 @@ func (c *cursor) bracketed(open byte) []byte {
 	return nil
 }
 
-// event makes an event of its parts.
-func (w *wireEvent) event() (Event, error) {
+// body returns an empty body of the event's type.
+func (w *wireEvent) body() (Body, error) {
 	newBody, ok := bodies[w.Context.Type]
 	if !ok {
 		if w.Context.Type == "" {
-			return Event{}, fmt.Errorf("%w: context.type is missing", ErrMalformed)
+			return nil, fmt.Errorf("%w: context.type is missing", ErrMalformed)
 		}
-		return Event{}, &UnknownTypeError{Type: w.Context.Type}
+		return nil, &UnknownTypeError{Type: w.Context.Type}
 	}
 	switch w.Context.SpecVersion {
 	case SpecVersion:
 	case "":
-		return Event{}, fmt.Errorf("%w: context.specversion is missing", ErrMalformed)
+		return nil, fmt.Errorf("%w: context.specversion is missing", ErrMalformed)
 	default:
-		return Event{}, &UnknownTypeError{Type: w.Context.Type, SpecVersion: w.Context.SpecVersion}
+		return nil, &UnknownTypeError{Type: w.Context.Type, SpecVersion: w.Context.SpecVersion}
 	}
-	at, err := time.Parse(time.RFC3339Nano, w.Context.Timestamp)
+	return newBody(), nil
+}
+
+// event makes an event of its parts.
+func (w *wireEvent) event() (Event, error) {
+	b, err := w.body()
 	if err != nil {
-		return Event{}, fmt.Errorf("%w: timestamp: %v", ErrMalformed, err)
+		return Event{}, err
 	}
-	if w.Context.ID == "" || w.Subject.ID == "" || w.Context.Source == "" || w.Subject.Content == nil {
-		return Event{}, fmt.Errorf("%w: context.id, context.source, subject.id and subject.content are required", ErrMalformed)
+	e, err := w.with(b)
+	switch {
+	case err != nil:
+		return Event{}, err
+	case w.Subject.Content == nil:
+		return Event{}, fmt.Errorf("%w: subject.content is required", ErrMalformed)
 	}
-	b := newBody()
 	if err := json.Unmarshal(w.Subject.Content, b); err != nil {
 		return Event{}, fmt.Errorf("%w: content of %s: %v", ErrMalformed, w.Context.Type, err)
 	}
@@ -239,6 +291,18 @@ func (w *wireEvent) event() (Event, error) {
 		if err := json.Unmarshal(w.CustomData, c); err != nil {
 			return Event{}, fmt.Errorf("%w: customData of %s: %v", ErrMalformed, w.Context.Type, err)
 		}
+	}
+	return e, nil
+}
+
+// with makes an event of the envelope's parts and a body.
+func (w *wireEvent) with(b Body) (Event, error) {
+	at, err := time.Parse(time.RFC3339Nano, w.Context.Timestamp)
+	if err != nil {
+		return Event{}, fmt.Errorf("%w: timestamp: %v", ErrMalformed, err)
+	}
+	if w.Context.ID == "" || w.Subject.ID == "" || w.Context.Source == "" {
+		return Event{}, fmt.Errorf("%w: context.id, context.source and subject.id are required", ErrMalformed)
 	}
 	b.setSubjectID(w.Subject.ID)
 	return Event{

@@ -27,15 +27,17 @@ func (t Type) Subject() string { s, _ := t.tokens(); return s }
 func (t Type) Predicate() string { _, p := t.tokens(); return p }
 
 func (t Type) tokens() (subject, predicate string) {
-	parts := strings.Split(string(t), ".")
-	if len(parts) < 4 {
+	_, rest, _ := strings.Cut(string(t), ".")
+	_, rest, _ = strings.Cut(rest, ".")
+	subject, rest, ok := strings.Cut(rest, ".")
+	if !ok {
 		return "", ""
 	}
-	subject = parts[2]
 	if _, after, ok := strings.Cut(subject, "-"); ok {
 		subject = after
 	}
-	return subject, parts[3]
+	predicate, _, _ = strings.Cut(rest, ".")
+	return subject, predicate
 }
 
 // Body is the typed content of one event: subject.id, subject.content and customData. The set of
@@ -103,10 +105,12 @@ type Event struct {
 // so that it is the same after decoding.
 func New(w Writer, at time.Time, chainID string, body Body, links ...Link) Event {
 	return Event{
-		ID: NewID(), Source: "/towpath/" + string(w), Time: at.UTC().Truncate(time.Microsecond),
+		ID: NewID(), Source: sourceOf(w), Time: at.UTC().Truncate(time.Microsecond),
 		ChainID: chainID, Links: links, Body: body,
 	}
 }
+
+func sourceOf(w Writer) string { return "/towpath/" + string(w) }
 
 // NewID returns a random UUID (version 4, RFC 9562).
 func NewID() string {
