@@ -74,12 +74,11 @@ func (s *Signer) SignPayload(payloadType string, payload []byte) dsse.Envelope {
 	}
 }
 
+// signedBytes is DSSE's pre-authentication encoding of a subject, a line feed and a body.
 func signedBytes(subject string, body []byte) []byte {
-	payload := make([]byte, 0, len(subject)+1+len(body))
-	payload = append(payload, subject...)
-	payload = append(payload, '\n')
-	payload = append(payload, body...)
-	return dsse.PAE(PayloadType, payload)
+	message := make([]byte, 0, 64+len(PayloadType)+len(subject)+len(body))
+	message = fmt.Appendf(message, "DSSEv1 %d %s %d %s\n", len(PayloadType), PayloadType, len(subject)+1+len(body), subject)
+	return append(message, body...)
 }
 
 // splitSignature reads "<key id> <base64>".

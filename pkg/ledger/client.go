@@ -88,7 +88,7 @@ const (
 // something that is sent later behind its back.
 const reconnectBuffer = -1
 
-// replyQueue is how many messages of a batch's reply may wait to be read. The client's own default makes
+// replyQueue is how many messages of a reply may wait to be read. The client's own default makes
 // half a megabyte of room for each read.
 const replyQueue = 2 * batchMessages
 

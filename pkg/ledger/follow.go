@@ -142,7 +142,9 @@ func (f *follower) live(ctx context.Context, m *nats.Msg) error {
 	case s.seq <= f.mark.Seq:
 		return nil
 	case s.seq == f.mark.Seq+1:
-		return unwrapApply(f.one(f.open([]stored{s})[0]))
+		next := []opened{{stored: s}}
+		f.open(next)
+		return unwrapApply(f.one(next[0]))
 	}
 	return f.catchUp(ctx)
 }
@@ -169,9 +171,9 @@ func (f *follower) one(s opened) error {
 	}
 	signature := lastValue(s.header, identity.SignatureHeader)
 	if f.private {
-		f.mark.next(s.stored, signature, writer)
+		f.mark.next(s, signature, writer)
 	} else {
-		f.client.position.advance(&f.mark, s.stored, signature, writer)
+		f.client.position.advance(&f.mark, s, signature, writer)
 	}
 	if f.known != nil && s.seq == f.known.Seq && f.mark.Chain != f.known.Chain {
 		return applyError{fmt.Errorf("%w, somewhere up to %d", ErrOtherChain, s.seq)}

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 
 	"towpath.dev/events"
@@ -41,25 +42,20 @@ func (m Mark) Clone() Mark {
 }
 
 // next moves the mark past a message. w is who signed it; "" where it was set aside.
-func (m *Mark) next(s stored, signature string, w events.Writer) {
-	sum := hash(s.subject, s.body)
+func (m *Mark) next(s opened, signature string, w events.Writer) {
+	sum := s.sum
 	if s.seq == 1 {
 		m.Ledger = idOf(sum)
 	}
-	h := sha256.New()
-	h.Write(m.Chain[:])
-	h.Write(sum[:])
-	var size [8]byte
-	binary.BigEndian.PutUint64(size[:], uint64(len(signature)))
-	h.Write(size[:])
-	h.Write([]byte(signature))
-	m.Seq, m.Hash = s.seq, sum
-	h.Sum(m.Chain[:0])
+	var room [512]byte
+	link := append(append(room[:0], m.Chain[:]...), sum[:]...)
+	link = append(binary.BigEndian.AppendUint64(link, uint64(len(signature))), signature...)
+	m.Seq, m.Hash, m.Chain = s.seq, sum, sha256.Sum256(link)
 	if w == "" {
 		m.Aside = append(m.Aside, s.seq)
 		return
 	}
-	id, _ := identity.KeyOf(signature) // it was verified, so that it has one
+	id, _, _ := strings.Cut(signature, " ") // it was verified, so that it has one
 	if m.Keys[id] == w {
 		return
 	}
@@ -165,41 +161,40 @@ func (c *Client) Replay(ctx context.Context, r Replay, apply func(Record) error)
 // opened is a stored message that was verified and read.
 type opened struct {
 	stored
+	sum    Hash // over subject and body
 	record Record
 	err    error // why it was set aside
 }
 
-// open verifies and reads messages, all processors at once, in the order in which they came.
-func (f *follower) open(messages []stored) []opened {
-	all := make([]opened, len(messages))
-	workers := min(runtime.GOMAXPROCS(0), (len(messages)+openAtOnce-1)/openAtOnce)
+// open verifies and reads messages, all processors at once.
+func (f *follower) open(all []opened) {
+	workers := min(runtime.GOMAXPROCS(0), (len(all)+openAtOnce-1)/openAtOnce)
 	var next sync.Mutex
 	at := 0
 	take := func() (from, to int) {
 		next.Lock()
 		defer next.Unlock()
 		from = at
-		at = min(at+openAtOnce, len(messages))
+		at = min(at+openAtOnce, len(all))
 		return from, at
 	}
 	work := func() {
 		for from, to := take(); from < to; from, to = take() {
 			for i := from; i < to; i++ {
-				all[i].stored = messages[i]
-				all[i].record, all[i].err = f.record(messages[i])
+				all[i].sum = hash(all[i].subject, all[i].body)
+				all[i].record, all[i].err = f.record(all[i].stored)
 			}
 		}
 	}
 	if workers <= 1 {
 		work()
-		return all
+		return
 	}
 	var group sync.WaitGroup
 	for range workers {
 		group.Go(work)
 	}
 	group.Wait()
-	return all
 }
 
 // openAtOnce is how many messages one processor takes at a time.
@@ -217,21 +212,28 @@ func (f *follower) record(s stored) (Record, error) {
 	return readRecord(s)
 }
 
-// prefetch reads, verifies and decodes a batch while the one before is handled.
+// prefetch is a batch that was read. It is verified and decoded while the one before is handled and the one after is
+// read.
 type prefetch struct {
 	messages []opened
+	opened   <-chan struct{} // closed once they are
 	more     bool
 	err      error
 }
 
 // fetch reads the batch after a sequence.
 func (f *follower) fetch(ctx context.Context, after uint64) prefetch {
-	messages := make([]stored, 0, batchMessages)
+	messages := make([]opened, 0, batchMessages)
 	more, err := f.client.batch(ctx, f.stream, directGet{Seq: after + 1}, func(s stored) error {
-		messages = append(messages, s)
+		messages = append(messages, opened{stored: s})
 		return nil
 	})
-	return prefetch{f.open(messages), more, err}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f.open(messages)
+	}()
+	return prefetch{messages, done, more, err}
 }
 
 // readBatch handles the next batch. The one after it is asked for meanwhile, where there is one.
@@ -251,6 +253,7 @@ func (f *follower) readBatch(ctx context.Context) (more bool, err error) {
 			go func(ahead chan<- prefetch) { ahead <- f.fetch(ctx, last) }(f.ahead)
 		}
 	}
+	<-p.opened
 	for _, o := range p.messages {
 		if f.upTo > 0 && o.seq > f.upTo {
 			return false, nil

@@ -41,7 +41,7 @@ func (p *position) reconnected() {
 
 // advance tells how far the follower has come. Its mark's map and slice are only ever added to, so that they are
 // copied when somebody asks for them and not at each event.
-func (p *position) advance(m *Mark, s stored, signature string, w events.Writer) {
+func (p *position) advance(m *Mark, s opened, signature string, w events.Writer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	m.next(s, signature, w)

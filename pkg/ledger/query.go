@@ -38,10 +38,10 @@ func (c *Client) Query(ctx context.Context, q Query, apply func(Record) error) e
 	f := &follower{client: c, stream: events.StreamName(c.epoch), private: true}
 	filter := q.filter(c.epoch)
 	for more, after := true, q.After; more; {
-		var messages []stored
+		var messages []opened
 		var err error
 		more, err = c.batch(ctx, f.stream, directGet{Seq: after + 1, Next: filter}, func(s stored) error {
-			messages = append(messages, s)
+			messages = append(messages, opened{stored: s})
 			return nil
 		})
 		if err != nil && !errors.Is(err, errBroken) {
@@ -50,7 +50,8 @@ func (c *Client) Query(ctx context.Context, q Query, apply func(Record) error) e
 		if errors.Is(err, errBroken) {
 			more = true
 		}
-		for _, o := range f.open(messages) {
+		f.open(messages)
+		for _, o := range messages {
 			after = o.seq
 			if o.err != nil {
 				c.logger.Debug("event passed over", "service", c.service, "seq", o.seq, "err", o.err)

@@ -11,7 +11,7 @@ import (
 )
 
 // Bounds of one batch of direct gets. Batches of 4,000 and more were seen to hold appends up for 60 ms
-// to seconds; one batch is asked for only when the one before has been handled.
+// to seconds; one batch is asked for only when the one before has arrived whole, and two at most are in memory.
 const (
 	batchMessages = 256
 	batchBytes    = 1 << 20
@@ -77,7 +77,8 @@ func (c *Client) batch(ctx context.Context, stream string, q directGet, apply fu
 	ctx, connected := c.outage.during(ctx)
 	defer connected()
 	inbox := c.conn.NewInbox()
-	sub, err := c.conn.SubscribeSync(inbox)
+	reply := make(chan *nats.Msg, batchMessages+1)
+	sub, err := c.conn.ChanSubscribe(inbox, reply)
 	if err != nil {
 		return false, fmt.Errorf("reading from %s: %w", stream, err)
 	}
@@ -85,11 +86,20 @@ func (c *Client) batch(ctx context.Context, stream string, q directGet, apply fu
 	if err := c.conn.PublishRequest(c.prefix+".DIRECT.GET."+stream, inbox, payload); err != nil {
 		return false, fmt.Errorf("reading from %s: %w", stream, err)
 	}
+	silence := time.NewTimer(directTimeout)
+	defer silence.Stop()
 	var last uint64
 	for {
-		m, err := nextWithin(ctx, sub, directTimeout)
-		if err != nil {
-			return false, fmt.Errorf("reading from %s after %d: %w", stream, last, because(ctx, err))
+		var m *nats.Msg
+		select {
+		case m = <-reply:
+			silence.Reset(directTimeout)
+		case <-silence.C:
+			return false, fmt.Errorf("reading from %s after %d: %w", stream, last, nats.ErrTimeout)
+		case <-ctx.Done():
+			return false, fmt.Errorf("reading from %s after %d: %w", stream, last, because(ctx, ctx.Err()))
+		case <-c.closed:
+			return false, fmt.Errorf("reading from %s after %d: %w", stream, last, nats.ErrConnectionClosed)
 		}
 		if isControl(m) {
 			return endOfBatch(stream, m, last)
@@ -122,10 +132,4 @@ func endOfBatch(stream string, m *nats.Msg, last uint64) (more bool, err error) 
 		return false, fmt.Errorf("reading from %s: %w: it ends at %s, the last seen is %d", stream, errBroken, end, last)
 	}
 	return lastValue(m.Header, headerPending) != "0", nil
-}
-
-func nextWithin(ctx context.Context, sub *nats.Subscription, d time.Duration) (*nats.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, d)
-	defer cancel()
-	return sub.NextMsgWithContext(ctx)
 }

@@ -157,3 +157,9 @@ func (c *Client) within(ctx context.Context, d time.Duration, subject string, da
 	defer cancel()
 	return c.conn.RequestWithContext(ctx, subject, data)
 }
+
+func nextWithin(ctx context.Context, sub *nats.Subscription, d time.Duration) (*nats.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	return sub.NextMsgWithContext(ctx)
+}
