@@ -31,15 +31,12 @@ type handled struct {
 const batch = 50
 
 func openHandled(ctx context.Context, size int) (*handled, error) {
-	in, err := openInstallation(ctx)
+	in, err := openFilled(ctx, size)
 	if err != nil {
 		return nil, err
 	}
 	h := &handled{in: in, arrived: make(chan error, batch), close: []func(){in.Close}, next: size/storyParts + apps}
-	if err = in.fillWith(ctx, size); err == nil {
-		err = h.open(ctx, uint64(size))
-	}
-	if err != nil {
+	if err := h.open(ctx, uint64(size)); err != nil {
 		h.Close()
 		return nil, err
 	}

@@ -38,21 +38,24 @@ type installation struct {
 	close  []func()
 }
 
-func openInstallation(ctx context.Context) (*installation, error) {
+func openInstallation(ctx context.Context) (*installation, error) { return openFilled(ctx, 0) }
+
+// openFilled opens an installation whose ledger has so many events.
+func openFilled(ctx context.Context, total int) (*installation, error) {
 	folder, err := os.MkdirTemp("", "towpath-bench-")
 	if err != nil {
 		return nil, err
 	}
 	in := &installation{keys: filepath.Join(folder, "keys"), logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
 	in.close = append(in.close, func() { os.RemoveAll(folder) })
-	if err := in.open(ctx, folder); err != nil {
+	if err := in.open(ctx, folder, total); err != nil {
 		in.Close()
 		return nil, err
 	}
 	return in, nil
 }
 
-func (in *installation) open(ctx context.Context, folder string) error {
+func (in *installation) open(ctx context.Context, folder string, total int) error {
 	if err := identity.Init(in.keys); err != nil {
 		return err
 	}
@@ -60,7 +63,13 @@ func (in *installation) open(ctx context.Context, folder string) error {
 	if in.trust, err = identity.LoadTrust(filepath.Join(in.keys, identity.TrustFile)); err != nil {
 		return err
 	}
-	server, err := bus.Start(bus.Config{StoreDir: filepath.Join(folder, "nats"), Keys: in.keys, Epoch: epoch, Logger: in.logger})
+	config := bus.Config{StoreDir: filepath.Join(folder, "nats"), Keys: in.keys, Epoch: epoch, Logger: in.logger}
+	if total > 0 {
+		if err := in.fill(ctx, config, total); err != nil {
+			return fmt.Errorf("filling the ledger: %w", err)
+		}
+	}
+	server, err := bus.Start(config)
 	if err != nil {
 		return err
 	}
@@ -94,7 +103,11 @@ func (in *installation) Close() {
 }
 
 func (in *installation) options(service events.Writer) ledger.Options {
-	return ledger.Options{InProcess: in.server, Service: string(service), Keys: in.keys, Epoch: epoch, Logger: in.logger}
+	return in.optionsOn(in.server, service)
+}
+
+func (in *installation) optionsOn(server nats.InProcessConnProvider, service events.Writer) ledger.Options {
+	return ledger.Options{InProcess: server, Service: string(service), Keys: in.keys, Epoch: epoch, Logger: in.logger}
 }
 
 func (in *installation) runtime(ctx context.Context, service events.Writer) (*worker.Runtime, error) {
@@ -208,15 +221,12 @@ func handlerLatency(ctx context.Context, o options) ([]figure, error) {
 // that never saw the ledger before; with the mark of an earlier reading, as a process rebuilds that did; and from a
 // snapshot, as it starts.
 func rebuild(ctx context.Context, o options) ([]figure, error) {
-	in, err := openInstallation(ctx)
+	total := o.large / 2
+	in, err := openFilled(ctx, total)
 	if err != nil {
 		return nil, err
 	}
 	defer in.Close()
-	total := o.large / 2
-	if err := in.fillWith(ctx, total); err != nil {
-		return nil, err
-	}
 	gateway, err := ledger.Connect(ctx, in.options(events.Gateway))
 	if err != nil {
 		return nil, err

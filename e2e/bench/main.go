@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"strings"
 	"syscall"
 )
@@ -59,7 +60,19 @@ func main() {
 	flag.IntVar(&o.small, "small", 1000, "events of a small ledger")
 	flag.IntVar(&o.advanced, "advanced", 200, "runs to carry with empty effects")
 	only := flag.String("only", "", "measure these `parts` only, with commas between them: handler, advance, cost, memory, rebuild, run, environment")
+	profile := flag.String("cpuprofile", "", "write a profile of the processors' time of all that is measured to this `file` (go tool pprof)")
 	flag.Parse()
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err == nil {
+			err = pprof.StartCPUProfile(f)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		defer pprof.StopCPUProfile()
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := measure(ctx, o, *only); err != nil {

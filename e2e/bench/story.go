@@ -1,16 +1,22 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/identity"
 	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/ledger/bus"
 	"towpath.dev/pkg/ledger/fold"
 )
 
@@ -79,14 +85,52 @@ func wholeStory(app events.Slug, n int) ([]entry, error) {
 	return all, nil
 }
 
-// fillWith writes runs into the ledger as its door would store them, until there are so many events. It publishes with
-// the door's own rights and does not wait for each, so that a large ledger takes minutes and not hours.
-func (in *installation) fillWith(ctx context.Context, total int) error {
-	client, err := ledger.Connect(ctx, in.options(events.Ledger))
+// fill writes runs into the ledger as its door would store them, until there are so many events, before the bus is
+// opened that is measured: on a server with the same configuration that does not wait for the disk, with the door's own
+// rights and many under way, so that a large ledger takes seconds.
+func (in *installation) fill(ctx context.Context, config bus.Config, total int) error {
+	var text bytes.Buffer
+	if err := bus.WriteConfig(&text, config); err != nil {
+		return err
+	}
+	unsynced := bytes.Replace(text.Bytes(), []byte("sync_interval: always"), []byte("sync_interval: 10m"), 1)
+	if bytes.Equal(unsynced, text.Bytes()) {
+		return errors.New("the bus's configuration does not say how it syncs")
+	}
+	if err := os.MkdirAll(config.StoreDir, 0o700); err != nil {
+		return err
+	}
+	path := filepath.Join(config.StoreDir, "fill.conf")
+	if err := os.WriteFile(path, unsynced, 0o600); err != nil {
+		return err
+	}
+	o, err := server.ProcessConfigFile(path)
+	if err != nil {
+		return err
+	}
+	o.NoSigs, o.DontListen = true, true
+	s, err := server.NewServer(o)
+	if err != nil {
+		return err
+	}
+	s.Start()
+	defer func() { s.Shutdown(); s.WaitForShutdown() }()
+	if !s.ReadyForConnections(10 * time.Second) {
+		return errors.New("the server is not ready after 10 s")
+	}
+	if err := ledger.Provision(ctx, in.optionsOn(s, events.Operator)); err != nil {
+		return err
+	}
+	client, err := ledger.Connect(ctx, in.optionsOn(s, events.Ledger))
 	if err != nil {
 		return err
 	}
 	defer client.Close()
+	return in.publish(ctx, client, total)
+}
+
+// publish stores runs, until there are so many events.
+func (in *installation) publish(ctx context.Context, client *ledger.Client, total int) error {
 	signers := map[events.Writer]*identity.Signer{}
 	written, window := 0, make(chan struct{}, 256)
 	inbox := client.Conn().NewInbox()
@@ -95,7 +139,7 @@ func (in *installation) fillWith(ctx context.Context, total int) error {
 		<-window
 		if len(m.Data) > 0 && string(m.Data[:9]) == `{"error":` {
 			select {
-			case failed <- fmt.Errorf("filling the ledger: %s", m.Data):
+			case failed <- fmt.Errorf("%s", m.Data):
 			default:
 			}
 		}
@@ -135,7 +179,7 @@ func (in *installation) fillWith(ctx context.Context, total int) error {
 		select {
 		case window <- struct{}{}:
 		case <-time.After(30 * time.Second):
-			return fmt.Errorf("filling the ledger: not all of %d events were acknowledged", written)
+			return fmt.Errorf("not all of %d events were acknowledged", written)
 		}
 	}
 	return nil
