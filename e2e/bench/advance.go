@@ -69,7 +69,7 @@ func (s *stations) part(b events.Body, env events.Slug) (from, to int) {
 func (s *stations) handle(rt *worker.Runtime) handlerFunc {
 	return func(ctx context.Context, m worker.Message) error {
 		app := m.Record.Subject.App
-		if a := rt.Fold.App(app); a == nil || len(a.Runs) == 0 {
+		if a := rt.Fold.App(app); a == nil || a.Newest() == nil {
 			return fmt.Errorf("%s has no run", app)
 		}
 		from, to := s.part(m.Record.Event.Body, m.Record.Subject.Env)

@@ -218,7 +218,7 @@ func memory(_ context.Context, o options) ([]figure, error) {
 		{fmt.Sprintf("memory of the fold per open run, of %d", runs), kib(float64(part) / float64(runs)), "", true},
 		{fmt.Sprintf("a snapshot's bytes per event, of %d", ended.Seq()), fmt.Sprintf("%.0f B", float64(len(ended.State().Encode()))/float64(ended.Seq())), "", true},
 	}
-	if n := len(open.Apps()[0].Unsettled); n != len(open.Apps()[0].Runs) {
+	if n := len(open.Apps()[0].Unsettled); n != open.Apps()[0].Runs.Len() {
 		return nil, fmt.Errorf("of runs that are all open, %d are listed as such", n)
 	}
 	runtime.KeepAlive(ended)

@@ -1,8 +1,6 @@
 package build
 
 import (
-	"slices"
-
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger/fold"
 )
@@ -73,10 +71,8 @@ func (d decision) overtaken(attempt int) bool {
 func woken(a *fold.App, e events.Event, run int) []int {
 	switch b := e.Body.(type) {
 	case *events.ChangeMerged:
-		for _, r := range slices.Backward(a.Runs) { // most likely the last
-			if r.StartEvent == e.ID {
-				return []int{r.N}
-			}
+		if r := a.StartedBy(e.ID); r != nil {
+			return []int{r.N}
 		}
 	case *events.ReplayRequested:
 		if b.Stage == fold.StageBuild {

@@ -105,12 +105,12 @@ func TestDecideProperties(t *testing.T) {
 }
 
 func TestWoken(t *testing.T) {
-	a := &fold.App{Name: "hello", Unsettled: []int{2, 3, 4}, Runs: []*fold.Run{
-		{App: "hello", N: 1, StartEvent: "one", Build: fold.Stage{Status: fold.Done, Outcome: events.Success, Concluded: true}},
-		{App: "hello", N: 2, StartEvent: "two", Build: fold.Stage{Status: fold.Pending}},
-		{App: "hello", N: 3, StartEvent: "three", Build: fold.Stage{Status: fold.Running}},
-		{App: "hello", N: 4, StartEvent: "four", Build: fold.Stage{Status: fold.Failed, Outcome: events.Failure}},
-	}}
+	a := &fold.App{Name: "hello", Unsettled: []int{2, 3, 4}, Runs: fold.Runs{}.With(
+		&fold.Run{App: "hello", N: 1, StartEvent: "one", Build: fold.Stage{Status: fold.Done, Outcome: events.Success, Concluded: true}},
+		&fold.Run{App: "hello", N: 2, StartEvent: "two", Build: fold.Stage{Status: fold.Pending}},
+		&fold.Run{App: "hello", N: 3, StartEvent: "three", Build: fold.Stage{Status: fold.Running}},
+		&fold.Run{App: "hello", N: 4, StartEvent: "four", Build: fold.Stage{Status: fold.Failed, Outcome: events.Failure}},
+	)}
 	command := func(verb string, run int) events.Body {
 		return &events.CommandReceived{Command: events.Command{Verb: verb, Run: run}}
 	}

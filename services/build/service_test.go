@@ -128,7 +128,7 @@ func (b *bench) push(app events.Slug, commit, yaml string, change ...func(*event
 	}
 	n := 1
 	if a := b.gateway.Fold.App(app); a != nil {
-		n = len(a.Runs) + 1
+		n = a.Runs.Len() + 1
 	}
 	start := events.RunStart{
 		App: app, RepositoryURL: b.repo.url(), Ref: "refs/heads/main", SHA: commit, Predecessor: n - 1,

@@ -90,7 +90,7 @@ func (m *model) handle(p *simulation.Process, r ledger.Record) error {
 	}
 	runs := woken(a, r.Event, r.Subject.Run)
 	if m.blind == toImages {
-		runs = append(runs, len(a.Runs))
+		runs = append(runs, a.Runs.Len())
 	}
 	for _, n := range runs {
 		if err := m.advance(p, n); err != nil {
@@ -199,11 +199,11 @@ func (m *model) giveUp(p *simulation.Process, r ledger.Record, last error) error
 // others lets people, gateway, promote and watch do one thing.
 func (m *model) others(w *simulation.World) {
 	a := w.Truth.App(simApp)
-	if a == nil || len(a.Runs) < 3 && w.Rand.IntN(3) == 0 {
+	if a == nil || a.Runs.Len() < 3 && w.Rand.IntN(3) == 0 {
 		m.push(w, a)
 		return
 	}
-	run := a.Runs[w.Rand.IntN(len(a.Runs))]
+	run := a.Run(1 + w.Rand.IntN(a.Runs.Len()))
 	switch w.Rand.IntN(6) {
 	case 0:
 		if !run.Status().Ended() {
@@ -237,7 +237,7 @@ func (m *model) push(w *simulation.World, a *fold.App) {
 	d := foldtest.Definition("app: hello\nservice: {port: 8080}\nenvironments: [{name: dev}]\n")
 	n := 1
 	if a != nil {
-		n = len(a.Runs) + 1
+		n = a.Runs.Len() + 1
 		m.begins[n] = a.Hold != nil
 	}
 	m.broken[n] = w.Rand.IntN(4) == 0
@@ -306,7 +306,7 @@ func (m *model) rest(w *simulation.World) error {
 	if a == nil {
 		return nil
 	}
-	for _, run := range a.Runs {
+	for run := range a.Runs.All() {
 		s := run.Build
 		has := func(t events.Type) bool {
 			_, ok := w.Story.Has(events.BuildSubject(foldtest.Epoch, t, simApp, run.N, "", s.Attempt))

@@ -29,7 +29,7 @@ func newOutage(sizes ...int) *outage {
 				Stuck: &events.StageStuck{LastError: "cause " + strings.Repeat("x", g+1)},
 			}
 			app := &fold.App{Name: events.Slug(fmt.Sprintf("app-%c-%d", 'a'+g, i))}
-			app.Runs = []*fold.Run{{App: app.Name, N: 1, Envs: []*fold.RunEnv{{Name: "qa", Promote: stage, Verify: fold.Stage{Attempt: 1, Status: fold.Pending}}}}}
+			app.Runs = app.Runs.With(&fold.Run{App: app.Name, N: 1, Envs: []*fold.RunEnv{{Name: "qa", Promote: stage, Verify: fold.Stage{Attempt: 1, Status: fold.Pending}}}})
 			app.Unsettled = []int{1}
 			o.apps[app.Name] = app
 			all = append(all, app)
@@ -43,7 +43,7 @@ func newOutage(sizes ...int) *outage {
 func (o *outage) app(name events.Slug) *fold.App { return o.apps[name] }
 
 func (o *outage) env(target events.StuckStage) *fold.RunEnv {
-	return o.apps[target.App].Runs[0].Envs[0]
+	return o.apps[target.App].Run(1).Envs[0]
 }
 
 // replay is what the fold does on replay.requested.
@@ -189,7 +189,7 @@ func TestReplaysProperties(t *testing.T) {
 			if random.IntN(5) == 0 { // somebody cancels one that was not tried
 				for _, g := range o.command.Groups {
 					for _, one := range g.Stages {
-						if run := o.apps[one.App].Runs[0]; !tried[one] && run.Cancelled == nil && random.IntN(6) == 0 {
+						if run := o.apps[one.App].Run(1); !tried[one] && run.Cancelled == nil && random.IntN(6) == 0 {
 							run.Cancelled = &fold.Command{}
 							tried[one] = true
 							untouched[groupOf(one)]--
@@ -208,7 +208,7 @@ func TestReplaysProperties(t *testing.T) {
 func triedIn(o *outage, tried map[events.StuckStage]bool, g int) int {
 	n := 0
 	for _, target := range o.command.Groups[g].Stages {
-		if tried[target] && o.apps[target.App].Runs[0].Cancelled == nil && o.env(target).Promote.Attempt == 2 {
+		if tried[target] && o.apps[target.App].Run(1).Cancelled == nil && o.env(target).Promote.Attempt == 2 {
 			n++
 		}
 	}

@@ -57,7 +57,7 @@ func (s *station) built(app events.Slug, n int) (digest string) {
 func (s *station) live(app events.Slug, n int, env events.Slug) {
 	s.t.Helper()
 	run := s.run(app, n)
-	slot := len(s.fold().App(app).Env(env).Slots) + 1
+	slot := s.fold().App(app).Env(env).Slots.Len() + 1
 	about := events.About{ID: fmt.Sprintf("%s/%s/%d", app, env, slot)}
 	taken := &events.SlotTaken{About: about, Slot: slot, Run: n, Attempt: run.Env(env).Promote.Attempt, ArtifactID: run.ArtifactID, Digest: run.Artifact.Digest, Kind: events.KindDeploy, Environment: env}
 	s.write(events.SlotSubject(1, taken.Type(), app, env, slot), run.ChainID, taken)

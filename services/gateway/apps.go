@@ -18,7 +18,7 @@ import (
 func doApps(c *call) error {
 	list := []view.App{}
 	for _, app := range c.s.fold().Apps() {
-		if app.Created.IsZero() && len(app.Runs) == 0 {
+		if app.Created.IsZero() && app.Runs.Len() == 0 {
 			continue // only a setting or a command has named it
 		}
 		list = append(list, c.s.viewApp(app))

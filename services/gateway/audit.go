@@ -140,7 +140,7 @@ func (c *call) wish() (proof.Wish, error) {
 // ofDigest finds the newest run whose image has a digest.
 func (s *Service) ofDigest(digest string, w *proof.Wish) error {
 	for _, app := range s.fold().Apps() {
-		for _, run := range app.Runs {
+		for run := range app.Runs.All() {
 			if run.Artifact != nil && run.Artifact.Digest == digest && (w.App == "" || w.App == app.Name) && (w.Run <= run.N || w.App != app.Name) {
 				w.App, w.Run = app.Name, run.N
 			}

@@ -348,9 +348,10 @@ func (s scope) given(o order, run *fold.Run, env *fold.RunEnv) *fold.Command {
 		return nil
 	}
 	since := s.since(run, env.Name)
-	for _, slot := range s.app.Env(env.Name).Slots {
-		if slot.Kind == events.KindRestore {
+	for slot := range s.app.Env(env.Name).Slots.Backward() {
+		if slot.Kind == events.KindRestore || slot.TakenSeq <= since {
 			since = max(since, slot.TakenSeq)
+			break
 		}
 	}
 	for _, c := range env.LastWords(run.Artifact.Digest) {

@@ -28,7 +28,7 @@ func newStory() story {
 // take has a run take the next slot of an environment.
 func (s story) take(run int, env events.Slug) (n int) {
 	app := s.App("hello")
-	n = len(app.Env(env).Slots) + 1
+	n = app.Env(env).Slots.Len() + 1
 	r := app.Run(run)
 	taken := &events.SlotTaken{Slot: n, Run: run, Attempt: r.Env(env).Promote.Attempt, Digest: r.Artifact.Digest, ArtifactID: r.ArtifactID, Kind: events.KindDeploy, Environment: env}
 	taken.ID = fmt.Sprintf("hello/%s/%d", env, n)

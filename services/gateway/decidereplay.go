@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -261,7 +260,7 @@ func (s scope) settingChanges(run *fold.Run, env events.Slug) []view.SettingChan
 		changes = append(changes, view.SettingChange{Key: name, Kind: kind, Missing: true})
 	}
 	before := s.app.Env(env).Live()
-	for _, slot := range slices.Backward(s.app.Env(env).Slots) {
+	for slot := range s.app.Env(env).Slots.Backward() {
 		if slot.Kind == events.KindDeploy && slot.Run == run.N {
 			before = slot
 			break

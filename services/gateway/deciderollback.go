@@ -30,7 +30,7 @@ func rollbackTarget(o order, app *fold.App) (slot, origin *fold.Slot) {
 	if live == nil {
 		return nil, nil
 	}
-	for _, slot := range slices.Backward(env.Slots) {
+	for slot := range env.Slots.Backward() {
 		if !slot.Closing.Stands() || slot.Kind == events.KindRemove || slot.Digest == "" {
 			continue
 		}

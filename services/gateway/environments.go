@@ -149,7 +149,7 @@ func planEnvironment(o view.NewEnvironment, known *fold.Environment, apps []*fol
 		if run := stageOf(app, o.Name); run != nil {
 			return nil, conflict(making, on, fmt.Sprintf("it is a stage of %s", run.Name()), "choose another name")
 		}
-		if env := app.Env(o.Name); known == nil && !env.Gone && len(env.Slots) > 0 {
+		if env := app.Env(o.Name); known == nil && !env.Gone && env.Slots.Len() > 0 {
 			return nil, conflict(making, on, fmt.Sprintf("%s was promoted there", app.Name), "choose another name")
 		}
 		slot := standing(app.Env(o.From))
@@ -178,7 +178,7 @@ func planEnvironment(o view.NewEnvironment, known *fold.Environment, apps []*fol
 
 // stageOf returns a run of an app that has an environment as a stage: the newest, or one that is on its way.
 func stageOf(app *fold.App, env events.Slug) *fold.Run {
-	for _, n := range append(slices.Clone(app.Unsettled), len(app.Runs)) {
+	for _, n := range append(slices.Clone(app.Unsettled), app.Runs.Len()) {
 		if run := app.Run(n); run != nil && run.Env(env) != nil {
 			return run
 		}

@@ -24,7 +24,7 @@ func (s *station) pinnedIn(app events.Slug, n int, env events.Slug) {
 	if err != nil || len(missing) > 0 {
 		s.t.Fatal(err, missing)
 	}
-	slot := len(s.fold().App(app).Env(env).Slots) + 1
+	slot := s.fold().App(app).Env(env).Slots.Len() + 1
 	about := events.About{ID: fmt.Sprintf("%s/%s/%d", app, env, slot)}
 	taken := &events.SlotTaken{About: about, Slot: slot, Run: n, Attempt: run.Env(env).Promote.Attempt, ArtifactID: run.ArtifactID, Digest: run.Artifact.Digest, Kind: events.KindDeploy, Environment: env, Pins: resolved.Pins}
 	s.write(events.SlotSubject(1, taken.Type(), app, env, slot), run.ChainID, taken)

@@ -235,8 +235,8 @@ func environmentNames(f *fold.Fold, name events.Slug) []events.Slug {
 			continue
 		}
 		names = slices.AppendSeq(names, maps.Keys(app.Envs))
-		if len(app.Runs) > 0 {
-			names = append(names, app.Runs[len(app.Runs)-1].Definition.EnvironmentNames()...)
+		if newest := app.Newest(); newest != nil {
+			names = append(names, newest.Definition.EnvironmentNames()...)
 		}
 	}
 	if name == "" {
@@ -455,8 +455,10 @@ func (s *eventSender) number(r ledger.Record) int {
 	if r.Subject.Run > 0 || r.Subject.Writer != events.Gateway || r.Event.ChainID == "" || app == nil {
 		return r.Subject.Run
 	}
-	i := slices.IndexFunc(app.Runs, func(run *fold.Run) bool { return run.ChainID == r.Event.ChainID })
-	return i + 1
+	if run := app.OfChain(r.Event.ChainID); run != nil {
+		return run.N
+	}
+	return 0
 }
 
 // name is who an actor is, as long as the table knows, for those who may ask that.

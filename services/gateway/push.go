@@ -299,7 +299,7 @@ func (s *Service) report(ctx context.Context, text *strings.Builder, one *push, 
 	}
 	// Another push to the branch, right after this one, has recorded both.
 	if app := s.fold().App(one.app); app != nil {
-		for _, run := range app.Runs {
+		for run := range app.Runs.All() {
 			if run.Start.SHA == string(u.New) && run.Start.Ref == u.Ref {
 				fmt.Fprintf(text, "  %s  %s\n  %s\n", run.Name(), u.New.Short(), s.runURL(one.app, run.N))
 				return

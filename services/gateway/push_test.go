@@ -92,8 +92,8 @@ func TestBranchesThatStartNothing(t *testing.T) {
 		t.Error("a reference that is no branch was taken in")
 	}
 	contains(t, out, "neither a branch nor a tag")
-	if app := s.fold().App("hello"); len(app.Runs) != 1 {
-		t.Errorf("%d runs", len(app.Runs))
+	if app := s.fold().App("hello"); app.Runs.Len() != 1 {
+		t.Errorf("%d runs", app.Runs.Len())
 	}
 
 	// The pipeline may move to another branch.
@@ -147,8 +147,8 @@ func TestRefusedPush(t *testing.T) {
 		t.Error("a push with broken YAML was taken in")
 	}
 	contains(t, out, "not valid YAML")
-	if app := s.fold().App("hello"); len(app.Runs) != 1 {
-		t.Errorf("%d runs", len(app.Runs))
+	if app := s.fold().App("hello"); app.Runs.Len() != 1 {
+		t.Errorf("%d runs", app.Runs.Len())
 	}
 }
 
@@ -220,14 +220,15 @@ func TestPushesAtOnce(t *testing.T) {
 	}
 	group.Wait()
 	app := s.fold().App("hello")
-	if len(app.Runs) != 9 {
-		t.Fatalf("%d runs", len(app.Runs))
+	if app.Runs.Len() != 9 {
+		t.Fatalf("%d runs", app.Runs.Len())
 	}
 	updates, err := s.git.Repository("hello").Updates("refs/heads/main")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, run := range app.Runs {
+	for run := range app.Runs.All() {
+		i := run.N - 1
 		if run.Start.SHA != string(updates[i].New) || run.Start.Predecessor != i {
 			t.Errorf("run %d is of %s after %d, git's log has %s", run.N, run.Start.SHA, run.Start.Predecessor, updates[i].New)
 		}
@@ -267,8 +268,8 @@ func TestCrashBetweenGitAndLedger(t *testing.T) {
 	}
 	s.restart()
 	app := s.fold().App("hello")
-	if len(app.Runs) != 4 {
-		t.Fatalf("%d runs", len(app.Runs))
+	if app.Runs.Len() != 4 {
+		t.Fatalf("%d runs", app.Runs.Len())
 	}
 	for n, commit := range commits {
 		if run := app.Run(n + 2); run.Start.SHA != commit {
@@ -276,8 +277,8 @@ func TestCrashBetweenGitAndLedger(t *testing.T) {
 		}
 	}
 	s.restart()
-	if app := s.fold().App("hello"); len(app.Runs) != 4 {
-		t.Errorf("%d runs after another start", len(app.Runs))
+	if app := s.fold().App("hello"); app.Runs.Len() != 4 {
+		t.Errorf("%d runs after another start", app.Runs.Len())
 	}
 
 	// A power cut took the end of git's log.
@@ -288,14 +289,14 @@ func TestCrashBetweenGitAndLedger(t *testing.T) {
 	}
 	s.restart()
 	s.restart()
-	if app := s.fold().App("hello"); len(app.Runs) != 5 || app.Run(5).Start.OldSHA != commits[2] {
-		t.Fatalf("%d runs", len(app.Runs))
+	if app := s.fold().App("hello"); app.Runs.Len() != 5 || app.Run(5).Start.OldSHA != commits[2] {
+		t.Fatalf("%d runs", app.Runs.Len())
 	}
 	w.commit("And on")
 	contains(t, w.git("push", s.remote("hello"), "main"), "hello/6")
 	s.restart()
-	if app := s.fold().App("hello"); len(app.Runs) != 6 {
-		t.Errorf("%d runs at the end", len(app.Runs))
+	if app := s.fold().App("hello"); app.Runs.Len() != 6 {
+		t.Errorf("%d runs at the end", app.Runs.Len())
 	}
 }
 

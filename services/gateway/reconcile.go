@@ -133,10 +133,7 @@ func (s *Service) unrecorded(ctx context.Context, r git.Repository, b branchName
 		from = 0 // the branch was deleted and made again
 	}
 	if from == 0 && app != nil {
-		recorded := map[string]bool{}
-		for _, run := range app.Runs {
-			recorded[run.StartEvent] = true
-		}
+		recorded := app.Started()
 		for i, update := range slices.Backward(log) {
 			if recorded[updateID(b.app, update)] {
 				from = i + 1

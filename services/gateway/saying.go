@@ -134,7 +134,7 @@ func (s *Service) status(o order) (heard, error) {
 	}
 	n := o.Run
 	if n == 0 {
-		n = len(app.Runs)
+		n = app.Runs.Len()
 	}
 	run := app.Run(n)
 	if run == nil {

@@ -89,11 +89,11 @@ func (c *call) newValue() (newValue, error) {
 // is not known yet may have settings before its first push.
 func (c *call) knowsEnvironment() error {
 	app := c.s.fold().App(c.app)
-	if app == nil || len(app.Runs) == 0 {
+	if app == nil || app.Newest() == nil {
 		return nil
 	}
-	names := app.Runs[len(app.Runs)-1].Definition.EnvironmentNames()
-	if env := app.Env(c.env); slices.Contains(names, c.env) || len(env.Slots) > 0 && !env.Gone {
+	names := app.Newest().Definition.EnvironmentNames()
+	if env := app.Env(c.env); slices.Contains(names, c.env) || env.Slots.Len() > 0 && !env.Gone {
 		return nil
 	}
 	return notFound("setting", fmt.Sprintf("%s of %s in %s", c.r.PathValue("key"), c.app, c.env), "its pipeline has no such environment", "one of "+joined(names))
@@ -203,10 +203,10 @@ func (s *Service) recordSetting(ctx context.Context, change settings.Change, act
 // undeclared warns of a key that the newest pipeline of an app does not declare: nothing reads it. An app without a run
 // declares nothing yet.
 func undeclared(app *fold.App, key string, secret bool) string {
-	if app == nil || len(app.Runs) == 0 {
+	if app == nil || app.Newest() == nil {
 		return ""
 	}
-	run := app.Run(len(app.Runs))
+	run := app.Newest()
 	kind, declared := "config", run.Definition.Config
 	if secret {
 		kind, declared = "secrets", run.Definition.Secrets

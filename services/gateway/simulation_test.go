@@ -145,8 +145,7 @@ func (d door) App(name events.Slug) *fold.App {
 	if d.m.blind == toHolds {
 		seen.Hold = nil
 	}
-	seen.Runs = nil
-	for _, run := range a.Runs {
+	for run := range a.Runs.All() {
 		r := *run
 		r.Envs = nil
 		stages := []*fold.Stage{&r.Build, &r.Vet}
@@ -168,19 +167,18 @@ func (d door) App(name events.Slug) *fold.App {
 		if d.m.blind == toEnds {
 			r.Cancelled = nil
 		}
-		seen.Runs = append(seen.Runs, &r)
+		seen.Runs = seen.Runs.With(&r)
 	}
 	if d.m.blind == toClosings {
 		seen.Envs = map[events.Slug]*fold.Env{}
 		for name, env := range a.Envs {
 			copied := *env
-			copied.Slots = nil
-			for _, slot := range env.Slots {
+			for slot := range env.Slots.All() {
 				s := *slot
 				if s.Decision == events.Live {
 					s.Closing = events.Verified
 				}
-				copied.Slots = append(copied.Slots, &s)
+				copied.Slots = copied.Slots.With(&s)
 			}
 			seen.Envs[name] = &copied
 		}
@@ -350,11 +348,11 @@ func (m *model) say(o order, by identity.Actor) {
 func (m *model) others(w *simulation.World) {
 	apps := w.Truth.Apps()
 	app := apps[w.Rand.IntN(len(apps))]
-	run := app.Runs[w.Rand.IntN(len(app.Runs))]
+	run := app.Run(1 + w.Rand.IntN(app.Runs.Len()))
 	switch n := w.Rand.IntN(16); {
 	case n == 0:
-		if len(app.Runs)+len(m.begun) < 4 {
-			sha := git.Commit(fmt.Sprintf("%040x", 1000+len(m.begun)+len(app.Runs)*10+w.Rand.IntN(1<<20)<<8))
+		if app.Runs.Len()+len(m.begun) < 4 {
+			sha := git.Commit(fmt.Sprintf("%040x", 1000+len(m.begun)+app.Runs.Len()*10+w.Rand.IntN(1<<20)<<8))
 			m.begun = append(m.begun, change{
 				app: app.Name, ref: "refs/heads/main", now: sha, definition: simDefinition(app.Name), actor: "ann", authors: []string{"ann"}, id: "push-" + string(sha),
 			})
@@ -441,7 +439,7 @@ func (m *model) promote(w *simulation.World, a *fold.App, run *fold.Run, e *fold
 		b.Result = events.Result{Environment: e.Name, Attempt: e.Promote.Attempt, Trouble: &events.Trouble{What: "deploying", Why: "no engine"}}
 		w.Story.Write(events.PromoteSubject(foldtest.Epoch, b.Type(), a.Name, run.N, e.Name, "", e.Promote.Attempt), run.ChainID, b)
 	case last == nil || !last.Open():
-		n := len(a.Env(e.Name).Slots) + 1
+		n := a.Env(e.Name).Slots.Len() + 1
 		b := &events.SlotTaken{Slot: n, Run: run.N, Attempt: e.Promote.Attempt, Digest: run.Artifact.Digest, ArtifactID: run.ArtifactID, Kind: events.KindDeploy, Environment: e.Name}
 		b.ID = fmt.Sprintf("%s/%s/%d", a.Name, e.Name, n)
 		w.Story.Write(events.SlotSubject(foldtest.Epoch, b.Type(), a.Name, e.Name, n), run.ChainID, b)
@@ -497,7 +495,7 @@ func (m *model) stored(w *simulation.World, p *simulation.Process, r ledger.Reco
 	switch b := r.Event.Body.(type) {
 	case *events.ChangeMerged:
 		a := w.Truth.App(r.Subject.App)
-		for _, run := range a.Runs {
+		for run := range a.Runs.All() {
 			if run.Start.SHA == b.Run.SHA {
 				return fmt.Errorf("%s was pushed once and is %s, and another run", b.Run.SHA, run.Name())
 			}
@@ -670,8 +668,8 @@ func (m *model) rest(w *simulation.World) error {
 		}
 	}
 	for _, a := range w.Truth.Apps() {
-		for i, run := range a.Runs[1:] {
-			if run.Start.Predecessor != i+1 {
+		for run := range a.Runs.All() {
+			if run.Start.Predecessor != run.N-1 {
 				return fmt.Errorf("%s follows run %d", run.Name(), run.Start.Predecessor)
 			}
 		}

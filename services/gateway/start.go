@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -129,12 +128,7 @@ func runStarted(app *fold.App, eventID string) *fold.Run {
 	if app == nil {
 		return nil
 	}
-	for _, run := range slices.Backward(app.Runs) {
-		if run.StartEvent == eventID {
-			return run
-		}
-	}
-	return nil
+	return app.StartedBy(eventID)
 }
 
 // event is the run's first event and where it is stored.

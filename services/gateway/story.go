@@ -174,7 +174,7 @@ func doReport(c *call) error {
 	}
 	ctx := c.r.Context()
 	for _, app := range c.s.fold().Apps() {
-		if len(app.Env(c.env).Slots) == 0 {
+		if app.Env(c.env).Slots.Len() == 0 {
 			continue
 		}
 		trail, err := c.s.trail(ctx, app.Name)

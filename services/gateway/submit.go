@@ -250,8 +250,8 @@ func (s *Service) submittedImage(ctx context.Context, body view.Submission) (cha
 		if err := s.describe(ctx, repository, &what); err != nil {
 			return change{}, err
 		}
-	case app != nil && len(app.Runs) > 0:
-		what.definition = app.Runs[len(app.Runs)-1].Definition
+	case app != nil && app.Newest() != nil:
+		what.definition = app.Newest().Definition
 	default:
 		return change{}, refused("submitting image", image.String(), fmt.Sprintf("nothing says what app %q's pipeline is: it has no run yet", body.App),
 			"add --repo URL --commit SHA of the repository with its "+pipeline.FileName)

@@ -83,7 +83,7 @@ func TestSubmit(t *testing.T) {
 	if status, answer := s.ask(bot, "POST", "/v1/submit", view.Submission{Repo: "file://" + fresh.dir, Ref: "main"}); status != http.StatusForbidden {
 		t.Errorf("a bot makes an app: %d %s", status, answer)
 	}
-	if len(s.fold().App("hello").Runs) != 3 || s.fold().App("fresh") != nil {
+	if s.fold().App("hello").Runs.Len() != 3 || s.fold().App("fresh") != nil {
 		t.Error("something that was refused left a run")
 	}
 }
@@ -147,7 +147,7 @@ func TestFollowedRepository(t *testing.T) {
 		t.Errorf("added again %+v", again)
 	}
 	runs := func(n int) func() bool {
-		return func() bool { return len(s.fold().App("hello").Runs) == n }
+		return func() bool { return s.fold().App("hello").Runs.Len() == n }
 	}
 	eventually(t, "the first commit is a run", runs(1))
 	w.write("n", "2")
@@ -232,7 +232,7 @@ func TestSubmissionsAtOnce(t *testing.T) {
 	for range 40 {
 		contains(t, <-answers, `"hello/1"`)
 	}
-	if runs := len(s.fold().App("hello").Runs); runs != 1 {
+	if runs := s.fold().App("hello").Runs.Len(); runs != 1 {
 		t.Errorf("%d runs", runs)
 	}
 }

@@ -59,12 +59,10 @@ func runOf(app *fold.App, subject events.Subject, event events.Event) *fold.Run 
 	if run := app.Run(subject.Run); run != nil {
 		return run
 	}
-	for i := len(app.Runs) - 1; i >= 0 && event.ChainID != ""; i-- {
-		if app.Runs[i].ChainID == event.ChainID {
-			return app.Runs[i]
-		}
+	if event.ChainID == "" {
+		return nil
 	}
-	return nil
+	return app.OfChain(event.ChainID)
 }
 
 // forApprover is whom promote says that a run waits for.

@@ -88,7 +88,7 @@ func (Clean) step()  {}
 func Environments(a *fold.App) []events.Slug {
 	var all []events.Slug
 	open := a.Unsettled
-	if newest := len(a.Runs); newest > 0 && !slices.Contains(open, newest) {
+	if newest := a.Runs.Len(); newest > 0 && !slices.Contains(open, newest) {
 		open = append(slices.Clone(open), newest)
 	}
 	for _, n := range slices.Backward(open) {

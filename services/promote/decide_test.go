@@ -162,7 +162,7 @@ func (d *desk) verified(o events.Outcome) {
 func (d *desk) ready() int {
 	n := 1
 	if a := d.App("hello"); a != nil {
-		n = len(a.Runs) + 1
+		n = a.Runs.Len() + 1
 	}
 	d.PushNumber(app, d.policy, n)
 	d.Built("hello", n, 1, foldtest.Digest(fmt.Sprint("run", n)))
@@ -175,7 +175,7 @@ func (d *desk) command(verb string, env events.Slug) {
 	if a == nil {
 		return
 	}
-	r := a.Runs[len(a.Runs)-1]
+	r := a.Newest()
 	c := events.Command{Verb: verb, App: "hello", Run: r.N, Environment: env}
 	if r.Artifact != nil {
 		c.Digest = r.Artifact.Digest
@@ -288,8 +288,8 @@ var happenings = []state{
 	{"deny prod", func(d *desk) { d.command(events.VerbDeny, "prod") }},
 	{"promote to dev", func(d *desk) { d.command(events.VerbPromote, "dev") }},
 	{"rollback dev", func(d *desk) { d.command(events.VerbRollback, "dev") }},
-	{"replay promote dev", func(d *desk) { d.Replay("hello", len(d.App("hello").Runs), fold.StagePromote, "dev") }},
-	{"replay verify dev", func(d *desk) { d.Replay("hello", len(d.App("hello").Runs), fold.StageVerify, "dev") }},
+	{"replay promote dev", func(d *desk) { d.Replay("hello", d.App("hello").Runs.Len(), fold.StagePromote, "dev") }},
+	{"replay verify dev", func(d *desk) { d.Replay("hello", d.App("hello").Runs.Len(), fold.StageVerify, "dev") }},
 }
 
 // TestEveryStateAndEvent holds what follows when anything happens at any point. The golden is read by
@@ -365,7 +365,7 @@ func TestAnythingInAnyOrder(t *testing.T) {
 func (d *desk) check(t *rapid.T) {
 	a := d.App("hello")
 	for _, env := range a.Envs {
-		for _, s := range env.Slots {
+		for s := range env.Slots.All() {
 			run := a.Run(s.Run)
 			switch {
 			case s.Decision != events.Live || s.Kind == events.KindRemove:

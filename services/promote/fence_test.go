@@ -178,7 +178,7 @@ func TestReplayWhileTheOriginalRuns(t *testing.T) {
 		app := other.App("hello")
 		env := app.Env("dev")
 		lives, ofReplay := 0, 0
-		for _, s := range env.Slots {
+		for s := range env.Slots.All() {
 			if s.Decision == events.Live && s.Closing == events.Verified {
 				lives++
 			}
@@ -189,11 +189,11 @@ func TestReplayWhileTheOriginalRuns(t *testing.T) {
 		run := app.Run(1)
 		switch {
 		case lives != 1 || ofReplay != 1 || env.Live().N != live.N:
-			t.Fatalf("%d, halted %s: %d verified slots, %d of the replay, live %d: %+v", i, point, lives, ofReplay, env.Live().N, env.Slots)
+			t.Fatalf("%d, halted %s: %d verified slots, %d of the replay, live %d: %+v", i, point, lives, ofReplay, env.Live().N, slices.Collect(env.Slots.All()))
 		case engine.traffic != live.N || !maps.Equal(engine.running, map[int]bool{live.N: true}):
 			t.Fatalf("%d, halted %s: slot %d is live; traffic at %d, running %v", i, point, live.N, engine.traffic, engine.running)
-		case run.Status() != fold.Done || run.Env("dev").Promote.Attempt != 2 || len(env.Slots) > 2:
-			t.Fatalf("%d, halted %s: the run is %s in attempt %d after %d slots", i, point, run.Status(), run.Env("dev").Promote.Attempt, len(env.Slots))
+		case run.Status() != fold.Done || run.Env("dev").Promote.Attempt != 2 || env.Slots.Len() > 2:
+			t.Fatalf("%d, halted %s: the run is %s in attempt %d after %d slots", i, point, run.Status(), run.Env("dev").Promote.Attempt, env.Slots.Len())
 		}
 	}
 }

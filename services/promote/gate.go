@@ -249,14 +249,15 @@ func (v view) older(c candidate) (events.Waiting, bool) {
 // command to promote it or by an approval, and that run is verified.
 func (v view) pinned(c candidate) (events.Waiting, bool) {
 	var pin *fold.Slot
-	for _, s := range v.env.Slots {
-		switch {
-		case s.Decision != events.Live:
-		case s.Kind == events.KindRestore:
-			pin = s
-		case s.Kind == events.KindDeploy && s.Closing.Stands():
-			pin = nil
+	for s := range v.env.Slots.Backward() {
+		let := s.Kind == events.KindDeploy && s.Closing.Stands()
+		if s.Decision != events.Live || s.Kind != events.KindRestore && !let {
+			continue
 		}
+		if !let {
+			pin = s
+		}
+		break
 	}
 	if pin == nil || c.forced() > pin.TakenSeq {
 		return events.Waiting{}, false

@@ -306,7 +306,7 @@ func (s *stage) until(what string, ok func(*fold.App) bool) *fold.App {
 		a, err := s.gateway.Fold.WaitApp(ctx, "hello", seq)
 		if err != nil {
 			a := s.gateway.Fold.App("hello")
-			for _, r := range a.Runs {
+			for r := range a.Runs.All() {
 				s.t.Logf("%s is %s", r.Name(), r.Status())
 				for _, e := range r.Envs {
 					s.t.Logf("  %s: %+v %+v waiting %+v", e.Name, e.Promote, e.Verify, e.Waiting)
@@ -458,7 +458,7 @@ func TestWaitingIsSaidDuringADeploy(t *testing.T) {
 		}
 	})
 	s.ready(hello, 1)
-	s.until("1 has a slot", func(a *fold.App) bool { return len(a.Env("dev").Slots) == 1 })
+	s.until("1 has a slot", func(a *fold.App) bool { return a.Env("dev").Slots.Len() == 1 })
 	s.ready(hello, 2)
 	s.until("2 says that it waits", func(a *fold.App) bool {
 		return a.Run(2) != nil && a.Run(2).Env("dev").Waiting != nil && a.Run(2).Env("dev").Waiting.For == "run hello/1"
@@ -484,8 +484,8 @@ func TestTakesOverAfterTheEnd(t *testing.T) {
 	s.engine.preparing(nil)
 	s.start(promote.Config{})
 	a := s.until("1 is verified", func(a *fold.App) bool { return a.Run(1).Env("dev").Verified })
-	if len(a.Env("dev").Slots) != 1 || s.engine.started["dev-1"] != 1 || s.engine.released[1] != 1 {
-		t.Errorf("%d slots, started %d times, released %d times", len(a.Env("dev").Slots), s.engine.started["dev-1"], s.engine.released[1])
+	if a.Env("dev").Slots.Len() != 1 || s.engine.started["dev-1"] != 1 || s.engine.released[1] != 1 {
+		t.Errorf("%d slots, started %d times, released %d times", a.Env("dev").Slots.Len(), s.engine.started["dev-1"], s.engine.released[1])
 	}
 }
 

@@ -734,18 +734,18 @@ func (m *sim) verifies() bool {
 func (m *sim) people() {
 	a := m.truth.App(simApp)
 	if a != nil {
-		for _, r := range a.Runs { // build and vet come to their end in any order
+		for r := range a.Runs.All() { // build and vet come to their end in any order
 			if r.Verdict == nil && m.rng.IntN(2) == 0 {
 				m.buildAndVet(r)
 				return
 			}
 		}
 	}
-	if m.budget--; a == nil || len(a.Runs) < 4 && m.rng.IntN(3) == 0 {
+	if m.budget--; a == nil || a.Runs.Len() < 4 && m.rng.IntN(3) == 0 {
 		m.push(a)
 		return
 	}
-	r := a.Runs[m.rng.IntN(len(a.Runs))]
+	r := a.Run(1 + m.rng.IntN(a.Runs.Len()))
 	env := r.Envs[m.rng.IntN(len(r.Envs))].Name
 	command := func(verb string) {
 		c := events.Command{Verb: verb, App: simApp, Run: r.N, Environment: env, Actor: []string{"ann", "bob"}[m.rng.IntN(2)]}
@@ -790,7 +790,7 @@ func (m *sim) people() {
 func (m *sim) push(a *fold.App) {
 	n := 1
 	if a != nil {
-		n = len(a.Runs) + 1
+		n = a.Runs.Len() + 1
 	}
 	m.story.PushNumber(m.defs[0], m.policy, n)
 	m.sync()
@@ -857,8 +857,8 @@ func (o *oracle) succeeded(b *events.SlotClosed) bool {
 // taken checks that a slot is taken for something that may have it.
 func (o *oracle) taken(a *fold.App, b *events.SlotTaken) {
 	m, env := o.sim, a.Env(b.Environment)
-	if last := env.Last(); b.Slot != len(env.Slots)+1 || last != nil && last.Open() {
-		m.fail("slot %d of %s is taken while %d is open", b.Slot, b.Environment, len(env.Slots))
+	if last := env.Last(); b.Slot != env.Slots.Len()+1 || last != nil && last.Open() {
+		m.fail("slot %d of %s is taken while %d is open", b.Slot, b.Environment, env.Slots.Len())
 	}
 	if b.From > 0 {
 		if from := env.Slot(b.From); from == nil || from.Digest != b.Digest || from.Run != b.Run {
@@ -882,7 +882,7 @@ func (o *oracle) taken(a *fold.App, b *events.SlotTaken) {
 		if v, ok := run.VerdictFor(b.Environment); ok && v.Verdict == events.Fail {
 			m.fail("slot %d of %s holds what vetting refused", b.Slot, b.Environment)
 		}
-		proven := slices.ContainsFunc(a.Env("dev").Slots, func(s *fold.Slot) bool {
+		proven := slices.ContainsFunc(slices.Collect(a.Env("dev").Slots.All()), func(s *fold.Slot) bool {
 			return s.Run == b.Run && s.Closing == events.Verified && s.Digest == b.Digest
 		})
 		if b.Environment == "prod" && (!proven || len(place.Approvals) == 0) {
@@ -979,7 +979,7 @@ func (o *oracle) restIn(a *fold.App, env *fold.Env, to route) {
 		m.fail("slot %d of %s is held by a cancelled run", last.N, env.Name)
 	}
 	if live != nil && live.Kind == events.KindDeploy && live.Closing != "" && live.Closing != events.Verified &&
-		!slices.ContainsFunc(env.Slots[live.N:], func(s *fold.Slot) bool { return s.Kind != events.KindDeploy }) {
+		!slices.ContainsFunc(slices.Collect(env.Slots.All())[live.N:], func(s *fold.Slot) bool { return s.Kind != events.KindDeploy }) {
 		m.fail("slot %d of %s was rejected, and nothing was brought back", live.N, env.Name)
 	}
 	if len(env.Rollbacks) > 0 && !last.Open() {
@@ -999,7 +999,7 @@ func (o *oracle) restIn(a *fold.App, env *fold.Env, to route) {
 // concluded checks that every promotion that was begun was said to have ended, and that nobody waits who
 // could go.
 func (o *oracle) concluded(a *fold.App, env *fold.Env) {
-	for _, r := range a.Runs {
+	for r := range a.Runs.All() {
 		e := r.Env(env.Name)
 		if e == nil {
 			continue

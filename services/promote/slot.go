@@ -145,7 +145,7 @@ func (v view) target(c fold.Command) *fold.Slot {
 		}
 		return nil
 	case c.Run > 0:
-		return v.proven(len(v.env.Slots), func(s *fold.Slot) bool { return s.Run == c.Run })
+		return v.proven(v.env.Slots.Len(), func(s *fold.Slot) bool { return s.Run == c.Run })
 	}
 	live := v.env.Live()
 	if live == nil {
@@ -224,7 +224,7 @@ func (v view) inFlight() bool {
 
 // claim begins the next slot.
 func (v view) claim(k events.Kind) *events.SlotTaken {
-	b := &events.SlotTaken{Slot: len(v.env.Slots) + 1, Kind: k, Environment: v.name}
+	b := &events.SlotTaken{Slot: v.env.Slots.Len() + 1, Kind: k, Environment: v.name}
 	b.ID = v.slotID(b.Slot)
 	if live := v.env.Live(); k == events.KindRemove && live != nil {
 		b.Run = live.Run

@@ -78,12 +78,10 @@ func (m *model) look(p *simulation.Process) *fold.App {
 		if run := a.Run(s.Run); run != nil {
 			let := *run
 			let.Cancelled = nil
-			a.Runs = append([]*fold.Run(nil), a.Runs...)
-			a.Runs[run.N-1] = &let
+			a.Runs = a.Runs.With(&let)
 		}
 	}
-	env.Slots = append([]*fold.Slot(nil), env.Slots...)
-	env.Slots[s.N-1] = &s
+	env.Slots = env.Slots.With(&s)
 	a.Envs = map[events.Slug]*fold.Env{"dev": &env}
 	return &a
 }
@@ -173,7 +171,7 @@ func (m *model) others(w *simulation.World) {
 	last := a.Env("dev").Last()
 	switch w.Rand.IntN(8) {
 	case 0:
-		if len(a.Runs) < 4 {
+		if a.Runs.Len() < 4 {
 			m.push(w)
 		}
 	case 1, 2, 3:
@@ -203,7 +201,7 @@ func (m *model) others(w *simulation.World) {
 }
 
 func (m *model) take(w *simulation.World, a *fold.App) {
-	n := len(a.Env("dev").Slots) + 1
+	n := a.Env("dev").Slots.Len() + 1
 	if good := a.Env("dev").Good(n); good != nil && w.Rand.IntN(3) == 0 {
 		w.Seen["rollback"]++
 		b := &events.SlotTaken{Slot: n, Run: good.Run, Digest: good.Digest, Kind: events.KindRollback, Environment: "dev"}
@@ -211,7 +209,7 @@ func (m *model) take(w *simulation.World, a *fold.App) {
 		w.Story.Write(events.SlotSubject(foldtest.Epoch, b.Type(), "hello", "dev", n), "", b)
 		return
 	}
-	for _, run := range a.Runs {
+	for run := range a.Runs.All() {
 		if e := run.Env("dev"); run.Cancelled == nil && run.SupersededBy == 0 && e.Slot == 0 && !e.Verified {
 			b := &events.SlotTaken{
 				Slot: n, Run: run.N, Attempt: e.Promote.Attempt, Digest: run.Artifact.Digest, Kind: events.KindDeploy, Environment: "dev",

@@ -1,8 +1,6 @@
 package vet
 
 import (
-	"slices"
-
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger/fold"
 )
@@ -72,10 +70,8 @@ func woken(a *fold.App, e events.Event, run int) []int {
 		if run != 0 {
 			return []int{run}
 		}
-		for _, r := range slices.Backward(a.Runs) { // most likely the last
-			if r.StartEvent == e.ID {
-				return []int{r.N}
-			}
+		if r := a.StartedBy(e.ID); r != nil {
+			return []int{r.N}
 		}
 	case *events.ReplayRequested:
 		return []int{run}

@@ -149,10 +149,10 @@ func (m *model) giveUp(p *simulation.Process, r ledger.Record, last error) error
 // others lets people, gateway and build do one thing.
 func (m *model) others(w *simulation.World) {
 	a := w.Truth.App(simApp)
-	run := a.Runs[w.Rand.IntN(len(a.Runs))]
+	run := a.Run(1 + w.Rand.IntN(a.Runs.Len()))
 	switch w.Rand.IntN(8) {
 	case 0:
-		if len(a.Runs) < 3 {
+		if a.Runs.Len() < 3 {
 			w.Story.Push(run.Definition, "")
 		}
 	case 1, 2, 3:
@@ -226,7 +226,7 @@ func (m *model) stored(w *simulation.World, _ *simulation.Process, r ledger.Reco
 // rest checks every run once all is quiet.
 func (m *model) rest(w *simulation.World) error {
 	a := w.Truth.App(simApp)
-	for _, run := range a.Runs {
+	for run := range a.Runs.All() {
 		s := run.Vet
 		_, begun := w.Story.Has(events.VetSubject(foldtest.Epoch, events.TypeVetRunStarted, simApp, run.N, "", s.Attempt))
 		switch {

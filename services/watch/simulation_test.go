@@ -71,8 +71,7 @@ func (m *model) look(p *simulation.Process) *fold.App {
 	case toResumes:
 		a.Resumed = time.Time{}
 	}
-	a.Runs = append([]*fold.Run(nil), a.Runs...)
-	for i, run := range a.Runs {
+	for run := range a.Runs.All() {
 		r := *run
 		r.Envs = nil
 		stages := []*fold.Stage{&r.Build, &r.Vet}
@@ -93,7 +92,7 @@ func (m *model) look(p *simulation.Process) *fold.App {
 				s.Status = fold.Running
 			}
 		}
-		a.Runs[i] = &r
+		a.Runs = a.Runs.With(&r)
 	}
 	return &a
 }
@@ -123,12 +122,12 @@ func (m *model) handle(p *simulation.Process, _ ledger.Record) error {
 // others lets time pass, a worker go on, or a person act.
 func (m *model) others(w *simulation.World) {
 	a := w.Truth.App("hello")
-	run := a.Runs[w.Rand.IntN(len(a.Runs))]
+	run := a.Run(1 + w.Rand.IntN(a.Runs.Len()))
 	switch w.Rand.IntN(12) {
 	case 0, 1:
 		w.Story.Pass(time.Duration(w.Rand.IntN(40)) * time.Minute)
 	case 2:
-		if len(a.Runs) < 3 {
+		if a.Runs.Len() < 3 {
 			w.Story.Push(run.Definition, "")
 		}
 	case 3:
@@ -212,7 +211,7 @@ func (m *model) promote(w *simulation.World, a *fold.App, run *fold.Run, e *fold
 		b.ID = run.Name()
 		w.Story.Write(events.PromoteSubject(foldtest.Epoch, b.Type(), "hello", run.N, e.Name, "why", e.Promote.Attempt), run.ChainID, b)
 	case last == nil || !last.Open():
-		n := len(a.Env(e.Name).Slots) + 1
+		n := a.Env(e.Name).Slots.Len() + 1
 		b := &events.SlotTaken{Slot: n, Run: run.N, Attempt: e.Promote.Attempt, Digest: run.Artifact.Digest, Kind: events.KindDeploy, Environment: e.Name}
 		b.ID = fmt.Sprintf("hello/%s/%d", e.Name, n)
 		w.Story.Write(events.SlotSubject(foldtest.Epoch, b.Type(), "hello", e.Name, n), run.ChainID, b)
@@ -281,7 +280,7 @@ func (m *model) stored(w *simulation.World, _ *simulation.Process, r ledger.Reco
 // rest checks that silence was reported, and nothing else is left.
 func (m *model) rest(w *simulation.World) error {
 	a := w.Truth.App("hello")
-	for _, run := range a.Runs {
+	for run := range a.Runs.All() {
 		for _, at := range places(run) {
 			if s, _ := run.Stage(at.stage, at.env); s.Outcome == events.Error && s.Stuck == nil && run.Cancelled == nil {
 				return fmt.Errorf("%s %s %s ended in an error, and nobody was told", run.Name(), at.stage, at.env)

@@ -23,7 +23,7 @@ type App struct {
 	Created    time.Time     // zero where only its runs are known
 	Hold       *Hold         // of the app, or of everything
 	Resumed    time.Time     // when its last hold ended, or one on everything; zero: it was never held
-	Runs       []*Run        // run n is at n-1
+	Runs       Runs
 	Envs       map[events.Slug]*Env
 	Seq        uint64 // the last event that changed the app
 	// Unsettled are the numbers of the runs of which something may still come without anybody acting, or that wait
@@ -36,27 +36,30 @@ type App struct {
 
 // owned says which parts of an app nobody else has seen, so that they may be changed where they are.
 type owned struct {
-	runs, envs bool
-	slots      map[events.Slug]bool
-	mark       *mark // of the runs that nobody else has seen
+	envs  bool
+	slots map[events.Slug]bool
+	mark  *mark // of the runs that nobody else has seen
 }
 
 // mark is on what was made since an app was given out last.
 type mark struct{ _ byte }
 
-// Run returns run n, or nil.
+// Run returns run n, or nil. An app that is not there has none.
 func (a *App) Run(n int) *Run {
-	if n < 1 || n > len(a.Runs) {
+	if a == nil {
 		return nil
 	}
-	return a.Runs[n-1]
+	return a.Runs.at(n)
 }
+
+// Newest returns the run that was started last, or nil.
+func (a *App) Newest() *Run { return a.Run(a.Runs.Len()) }
 
 // Open returns the unsettled runs, oldest first.
 func (a *App) Open() iter.Seq[*Run] {
 	return func(yield func(*Run) bool) {
 		for _, n := range a.Unsettled {
-			if !yield(a.Runs[n-1]) {
+			if !yield(a.Run(n)) {
 				return
 			}
 		}
@@ -73,9 +76,32 @@ func (a *App) Env(name events.Slug) *Env {
 
 // Latest returns the newest run of a repository and ref, or nil.
 func (a *App) Latest(repository, ref string) *Run {
-	for _, r := range slices.Backward(a.Runs) {
-		if r.Start.RepositoryURL == repository && r.Start.Ref == ref {
-			return r
+	return a.newest(func(r runHead) bool { return r.Start.RepositoryURL == repository && r.Start.Ref == ref })
+}
+
+// StartedBy returns the run that an event started, or nil.
+func (a *App) StartedBy(eventID string) *Run {
+	return a.newest(func(r runHead) bool { return r.StartEvent == eventID })
+}
+
+// Started returns the ids of the events that started the runs.
+func (a *App) Started() map[string]bool {
+	all := make(map[string]bool, a.Runs.Len())
+	for head := range a.Runs.heads() {
+		all[head.StartEvent] = true
+	}
+	return all
+}
+
+// OfChain returns the run to which the events of a chain belong, or nil.
+func (a *App) OfChain(chainID string) *Run {
+	return a.newest(func(r runHead) bool { return r.ChainID == chainID })
+}
+
+func (a *App) newest(wanted func(runHead) bool) *Run {
+	for head := range a.Runs.heads() {
+		if wanted(head) {
+			return a.Run(head.N)
 		}
 	}
 	return nil
@@ -84,7 +110,7 @@ func (a *App) Latest(repository, ref string) *Run {
 // Env is the dense sequence of slots of one app's environment.
 type Env struct {
 	Name  events.Slug
-	Slots []*Slot // slot n is at n-1
+	Slots Slots
 	// Rollbacks are commands that ask for an earlier version and have no slot yet, oldest first.
 	Rollbacks []Command
 	// Plan is what the environment is to hold, where somebody made it from another; nil: nothing is planned.
@@ -153,24 +179,16 @@ func (s *Slot) Open() bool {
 
 // Last returns the newest slot, or nil.
 func (e *Env) Last() *Slot {
-	if len(e.Slots) == 0 {
-		return nil
-	}
-	return e.Slots[len(e.Slots)-1]
+	return e.Slots.at(e.Slots.Len())
 }
 
 // Slot returns slot n, or nil.
-func (e *Env) Slot(n int) *Slot {
-	if n < 1 || n > len(e.Slots) {
-		return nil
-	}
-	return e.Slots[n-1]
-}
+func (e *Env) Slot(n int) *Slot { return e.Slots.at(n) }
 
 // Live returns the greatest live slot, which is what gets traffic, or nil. A live slot of kind remove
 // means that nothing runs.
 func (e *Env) Live() *Slot {
-	for _, s := range slices.Backward(e.Slots) {
+	for s := range e.Slots.Backward() {
 		if s.Decision == events.Live {
 			return s
 		}
@@ -181,7 +199,7 @@ func (e *Env) Live() *Slot {
 // Good returns the newest slot below n that stands and holds a version, or nil: what comes back when slot n
 // is rejected. A slot that itself brought a version back stands for that version.
 func (e *Env) Good(n int) *Slot {
-	for _, s := range slices.Backward(e.Slots) {
+	for s := range e.Slots.Backward() {
 		if s.N < n && s.Closing.Stands() {
 			if s.Kind == events.KindRemove {
 				return nil
@@ -197,18 +215,18 @@ var ErrSlotOrder = errors.New("slot out of order")
 
 // apply changes a, which nobody else has seen, but may share runs and slots with what was given out: those are
 // copied before they change. It reports whether anything changed; where it did not, or with an error, nothing did.
-// policy is the digest of the newest policy, and define reads the definition that a run pins.
-func (a *App) apply(r ledger.Record, policy string, define func(*events.RunStart) (pipeline.Definition, error)) (bool, error) {
+// policy is the digest of the newest policy.
+func (a *App) apply(r ledger.Record, policy string, known *definitions) (bool, error) {
 	switch b := r.Event.Body.(type) {
 	case *events.AppCreated:
 		a.Repository, a.Branch, a.Created = b.Repository, b.Branch, r.Event.Time
 		a.Poll = time.Duration(b.Poll) * time.Second
 		return true, nil
 	case *events.ChangeMerged:
-		return true, a.startRun(r, b.Run, nil, "", define)
+		return true, a.startRun(r, b.Run, nil, "", known)
 	case *events.ArtifactPublished:
 		if b.Published.Run != nil {
-			return true, a.startRun(r, *b.Published.Run, &b.Published.Artifact, b.ID, define)
+			return true, a.startRun(r, *b.Published.Run, &b.Published.Artifact, b.ID, known)
 		}
 	case *events.SlotTaken:
 		return true, a.takeSlot(r, b)
@@ -293,16 +311,13 @@ func (a *App) ownRun(r *Run) *Run {
 
 // setRun puts a run, which nobody else has seen, in its place: that of an older version of it, or the next.
 func (a *App) setRun(r *Run) {
-	if !a.owned.runs {
-		a.Runs, a.owned.runs = slices.Clone(a.Runs), true
-	}
-	if r.N == len(a.Runs)+1 {
-		a.Runs = append(a.Runs, r)
-	} else {
-		a.Runs[r.N-1] = r
+	settled, before := r.settled(), a.Newest()
+	a.Runs.set(r, settled && before != nil && r.N < before.N)
+	if before != nil && before.N < r.N && before.settled() {
+		a.Runs.set(before, true)
 	}
 	at, listed := slices.BinarySearch(a.Unsettled, r.N)
-	switch settled := r.settled(); {
+	switch {
 	case settled && listed:
 		a.Unsettled = slices.Delete(slices.Clone(a.Unsettled), at, at+1)
 	case !settled && !listed:
@@ -319,7 +334,7 @@ func (a *App) ownEnv(name events.Slug) *Env {
 		a.Envs, a.owned.envs, a.owned.slots = maps.Clone(a.Envs), true, map[events.Slug]bool{}
 	}
 	e := *a.Env(name)
-	e.Name, e.Slots = name, slices.Clone(e.Slots)
+	e.Name = name
 	a.Envs[name], a.owned.slots[name] = &e, true
 	return &e
 }
@@ -327,23 +342,24 @@ func (a *App) ownEnv(name events.Slug) *Env {
 // setSlot puts a slot, which nobody else has seen, in its place.
 func (a *App) setSlot(env events.Slug, s *Slot) *Env {
 	e := a.ownEnv(env)
-	if s.N == len(e.Slots)+1 {
-		e.Slots = append(e.Slots, s)
-	} else {
-		e.Slots[s.N-1] = s
+	e.Slots.set(s, s.N <= e.Slots.Len()-openSlots)
+	if old, open := e.Slots.asIs(s.N - openSlots); open {
+		e.Slots.set(old, true)
 	}
 	return e
 }
 
+// openSlots is how many slots are kept as they are: the newest, and most often the live one.
+const openSlots = 2
+
 func (a *App) startRun(
-	r ledger.Record, start events.RunStart, artifact *events.Artifact, artifactID string,
-	define func(*events.RunStart) (pipeline.Definition, error),
+	r ledger.Record, start events.RunStart, artifact *events.Artifact, artifactID string, known *definitions,
 ) error {
-	d, err := define(&start)
+	d, err := known.read(&start)
 	if err != nil {
 		return err
 	}
-	run := newRun(a.Name, len(a.Runs)+1, start, d)
+	run := newRun(a.Name, a.Runs.Len()+1, start, d)
 	run.ChainID, run.StartEvent, run.Created, run.Seq = r.Event.ChainID, r.Event.ID, r.Event.Time, r.Seq
 	if artifact != nil {
 		run.Image = true
@@ -356,8 +372,8 @@ func (a *App) startRun(
 
 func (a *App) takeSlot(r ledger.Record, b *events.SlotTaken) error {
 	e := a.Env(b.Environment)
-	if last := e.Last(); b.Slot != len(e.Slots)+1 || last != nil && last.Open() {
-		return fmt.Errorf("taking slot %d of %s after %d: %w", b.Slot, b.Environment, len(e.Slots), ErrSlotOrder)
+	if last := e.Last(); b.Slot != e.Slots.Len()+1 || last != nil && last.Open() {
+		return fmt.Errorf("taking slot %d of %s after %d: %w", b.Slot, b.Environment, e.Slots.Len(), ErrSlotOrder)
 	}
 	s := &Slot{N: b.Slot, SlotTaken: *b, TakenSeq: r.Seq, TakenAt: r.Event.Time, TrialAttempt: 1}
 	for _, c := range a.Env(b.Environment).Rollbacks {
@@ -411,7 +427,7 @@ func (a *App) supersedeOlder(s *Slot, seq uint64) {
 		if n >= s.Run {
 			break
 		}
-		run := a.Runs[n-1]
+		run := a.Run(n)
 		env := run.Env(s.Environment)
 		status := run.Status()
 		if env == nil || env.Verified || status.Ended() && status != Stuck {

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -17,8 +18,10 @@ import (
 //   - a slice or map is its length plus one, 0 where it is nil, and its elements, those of a map by key
 //   - a pointer is 1 and what it points at, or 0
 //   - a number is a varint, a time its seconds and nanoseconds in UTC
-//   - a text is its length times two and its bytes the first time, and after that its place among the texts that
-//     were written so far, times two plus one: most texts of a ledger are the same few
+//   - a text is its length times four and its bytes the first time, and after that its place among the texts that
+//     were written so far, times four plus one: most texts of a ledger are the same few. A UUID is 2 and its 16 bytes,
+//     a digest ("sha256:…") 3 and its 32
+//   - what has a form of its own (sequenced) has that
 //
 // A type that has a field of another kind (an interface, a function, a channel) or a field that is not exported
 // has no such form; shapeOf panics on it, and a test calls it.
@@ -55,6 +58,11 @@ func shapeOf(t reflect.Type) string {
 	describe = func(t reflect.Type) {
 		if t == timeType {
 			b.WriteString("time")
+			return
+		}
+		if s, ok := reflect.Zero(t).Interface().(sequenced); ok {
+			b.WriteString("sequence:")
+			describe(s.elements())
 			return
 		}
 		switch t.Kind() {
@@ -97,6 +105,14 @@ func shapeOf(t reflect.Type) string {
 	return b.String()
 }
 
+// sequenced is what a sequence is to those that write, read and compare it.
+type sequenced interface {
+	write(*writer)
+	elements() reflect.Type
+	Len() int
+	element(n int) reflect.Value
+}
+
 // codec writes and reads the values of one type.
 type codec struct {
 	write func(*writer, reflect.Value)
@@ -112,6 +128,12 @@ func codecOf(t reflect.Type, made map[reflect.Type]*codec) *codec {
 	made[t] = c
 	if t == timeType {
 		c.write, c.read = writeTime, readTime
+		return c
+	}
+	if s, ok := reflect.Zero(t).Interface().(sequenced); ok {
+		codecOf(s.elements(), made)
+		c.write = func(w *writer, v reflect.Value) { v.Interface().(sequenced).write(w) }
+		c.read = func(r *reader, v reflect.Value) { v.Addr().Interface().(interface{ read(*reader) }).read(r) }
 		return c
 	}
 	switch t.Kind() {
@@ -252,6 +274,9 @@ func readBytes(r *reader, v reflect.Value) {
 	text := r.text()
 	shared, ok := r.shared[text]
 	if !ok {
+		if r.shared == nil {
+			r.shared = map[string][]byte{}
+		}
 		shared = []byte(text)
 		r.shared[text] = shared
 	}
@@ -265,6 +290,9 @@ type writer struct {
 }
 
 func newWriter() *writer { return &writer{texts: map[string]uint64{}} }
+
+// writers are kept for the next value that is packed.
+var writers = sync.Pool{New: func() any { return newWriter() }}
 
 func (w *writer) uint(n uint64) { w.data = binary.AppendUvarint(w.data, n) }
 func (w *writer) int(n int64)   { w.data = binary.AppendVarint(w.data, n) }
@@ -285,14 +313,63 @@ func (w *writer) length(isNil bool, n int) {
 	}
 }
 
+// Kinds of texts.
+const (
+	literal = iota
+	again
+	uuid
+	digest
+	kinds
+)
+
+const digestHead = "sha256:"
+
 func (w *writer) text(s string) {
 	if place, ok := w.texts[s]; ok {
-		w.uint(place<<1 | 1)
+		w.uint(place*kinds + again)
 		return
 	}
 	w.texts[s] = uint64(len(w.texts))
-	w.uint(uint64(len(s)) << 1)
-	w.data = append(w.data, s...)
+	switch {
+	case isUUID(s):
+		w.uint(uuid)
+		w.hex(s[:8], s[9:13], s[14:18], s[19:23], s[24:])
+	case len(s) == len(digestHead)+64 && strings.HasPrefix(s, digestHead) && isHex(s[len(digestHead):]):
+		w.uint(digest)
+		w.hex(s[len(digestHead):])
+	default:
+		w.uint(uint64(len(s))*kinds + literal)
+		w.data = append(w.data, s...)
+	}
+}
+
+// hex appends the bytes that lower-case hexadecimal digits stand for.
+func (w *writer) hex(digits ...string) {
+	value := func(c byte) byte {
+		if c >= 'a' {
+			return c - 'a' + 10
+		}
+		return c - '0'
+	}
+	for _, d := range digits {
+		for i := 0; i < len(d); i += 2 {
+			w.data = append(w.data, value(d[i])<<4|value(d[i+1]))
+		}
+	}
+}
+
+func isHex(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+func isUUID(s string) bool {
+	return len(s) == 36 && s[8] == '-' && s[13] == '-' && s[18] == '-' && s[23] == '-' &&
+		isHex(s[:8]) && isHex(s[9:13]) && isHex(s[14:18]) && isHex(s[19:23]) && isHex(s[24:])
 }
 
 // errNoState is wrapped for bytes that no writer has made.
@@ -300,13 +377,12 @@ var errNoState = errors.New("these bytes are no state")
 
 // reader reads what writer wrote. After its first error every value is the zero one.
 type reader struct {
-	data   []byte
+	data   string
+	keep   bool // data is kept as long as what is read from it
 	texts  []string
 	shared map[string][]byte
 	err    error
 }
-
-func newReader(data []byte) *reader { return &reader{data: data, shared: map[string][]byte{}} }
 
 func (r *reader) fail(format string, a ...any) {
 	if r.err == nil {
@@ -315,25 +391,28 @@ func (r *reader) fail(format string, a ...any) {
 }
 
 func (r *reader) uint() uint64 {
-	n, size := binary.Uvarint(r.data)
-	return take(r, n, size)
-}
-
-func (r *reader) int() int64 {
-	n, size := binary.Varint(r.data)
-	return take(r, n, size)
-}
-
-func take[N uint64 | int64](r *reader, n N, size int) N {
 	if r.err != nil {
 		return 0
 	}
-	if size <= 0 {
-		r.fail("a number is cut off")
-		return 0
+	var n uint64
+	for i := range min(len(r.data), binary.MaxVarintLen64) {
+		b := r.data[i]
+		n |= uint64(b&0x7f) << (7 * i)
+		if b < 0x80 {
+			if i == binary.MaxVarintLen64-1 && b > 1 {
+				break
+			}
+			r.data = r.data[i+1:]
+			return n
+		}
 	}
-	r.data = r.data[size:]
-	return n
+	r.fail("a number is cut off")
+	return 0
+}
+
+func (r *reader) int() int64 {
+	n := r.uint()
+	return int64(n>>1) ^ -int64(n&1)
 }
 
 func (r *reader) bool() bool {
@@ -363,21 +442,81 @@ func (r *reader) text() string {
 	if r.err != nil {
 		return ""
 	}
-	if n&1 == 1 {
-		if n>>1 >= uint64(len(r.texts)) {
-			r.fail("there is no text %d", n>>1)
+	if n%kinds == again {
+		if n/kinds >= uint64(len(r.texts)) {
+			r.fail("there is no text %d", n/kinds)
 			return ""
 		}
-		return r.texts[n>>1]
+		return r.texts[n/kinds]
 	}
-	if n>>1 > uint64(len(r.data)) {
-		r.fail("a text of %d bytes is cut off", n>>1)
+	size := n / kinds
+	switch n {
+	case uuid:
+		size = 16
+	case digest:
+		size = 32
+	default:
+		if n%kinds != literal {
+			r.fail("there is no kind of text %d", n)
+			return ""
+		}
+	}
+	if size > uint64(len(r.data)) {
+		r.fail("a text of %d bytes is cut off", size)
 		return ""
 	}
-	s := string(r.data[:n>>1])
-	r.data = r.data[n>>1:]
+	s := r.data[:size]
+	r.data = r.data[size:]
+	switch {
+	case n == uuid:
+		s = fmtUUID(s)
+	case n == digest:
+		s = fmtDigest(s)
+	case !r.keep:
+		s = strings.Clone(s)
+	}
 	r.texts = append(r.texts, s)
 	return s
+}
+
+const hexDigits = "0123456789abcdef"
+
+func fmtDigest(b string) string {
+	text := append(make([]byte, 0, len(digestHead)+2*len(b)), digestHead...)
+	for i := range len(b) {
+		text = append(text, hexDigits[b[i]>>4], hexDigits[b[i]&15])
+	}
+	return string(text)
+}
+
+func fmtUUID(b string) string {
+	text := make([]byte, 0, 36)
+	for i := range len(b) {
+		if i == 4 || i == 6 || i == 8 || i == 10 {
+			text = append(text, '-')
+		}
+		text = append(text, hexDigits[b[i]>>4], hexDigits[b[i]&15])
+	}
+	return string(text)
+}
+
+// pack returns a value in the form above, by itself.
+func pack(of any) string {
+	w := writers.Get().(*writer)
+	defer writers.Put(w)
+	clear(w.texts)
+	w.data = w.data[:0]
+	v := reflect.ValueOf(of).Elem()
+	codecs()[v.Type()].write(w, v)
+	return string(w.data)
+}
+
+// unpack reads what pack wrote, or the first fields of it.
+func unpack(data string, into any) *reader {
+	r := &reader{data: data, keep: true}
+	v := reflect.ValueOf(into).Elem()
+	codecs()[v.Type()].read(r, v)
+	return r
 }
 
 // firstDifference returns the path of the first field in which two values of the same type differ, with both
@@ -393,6 +532,19 @@ func firstDifference(path string, a, b reflect.Value) (where, left, right string
 			return "", "", ""
 		}
 		return path, show(a), show(b)
+	}
+	if here, ok := a.Interface().(sequenced); ok {
+		there := b.Interface().(sequenced)
+		for n := range min(here.Len(), there.Len()) {
+			at := fmt.Sprintf("%s[%d]", path, n)
+			if where, left, right = firstDifference(at, here.element(n+1), there.element(n+1)); where != "" {
+				return where, left, right
+			}
+		}
+		if here.Len() != there.Len() {
+			return path, fmt.Sprintf("%d elements", here.Len()), fmt.Sprintf("%d elements", there.Len())
+		}
+		return "", "", ""
 	}
 	absent := func(v reflect.Value) string {
 		if v.IsNil() {

@@ -184,7 +184,7 @@ func (e *Env) Carrier() *Slot {
 	if p == nil {
 		return nil
 	}
-	for _, s := range slices.Backward(e.Slots) {
+	for s := range e.Slots.Backward() {
 		if s.Command == p.Command {
 			return s
 		}

@@ -7,9 +7,7 @@
 package fold
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -19,7 +17,6 @@ import (
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger"
-	"towpath.dev/pkg/pipeline"
 )
 
 // Fold is the state after the events that were applied. It is safe for concurrent use.
@@ -34,15 +31,8 @@ type Fold struct {
 	replays  []Command // of all that is stuck, which have not finished; oldest first
 	// environments are those that somebody made, by name.
 	environments map[events.Slug]*Environment
-	// definitions are those that were read, by digest: most runs of an app pin the same one.
-	definitions map[string]definition
-	changed     chan struct{} // closed at the next change; nil: nobody waits for one
-}
-
-// definition is one that runs pin, with its canonical text, which they share.
-type definition struct {
-	pipeline.Definition
-	text json.RawMessage
+	definitions  *definitions
+	changed      chan struct{} // closed at the next change; nil: nobody waits for one
 }
 
 // place holds one app. What was given out is copied before it changes, part by part; what nobody has seen is
@@ -95,7 +85,7 @@ func New() *Fold {
 		policies: map[string]json.RawMessage{},
 
 		environments: map[events.Slug]*Environment{},
-		definitions:  map[string]definition{},
+		definitions:  &definitions{known: map[string]definition{}},
 	}
 }
 
@@ -300,9 +290,10 @@ func (f *Fold) applyToApp(r ledger.Record) error {
 	p, known := f.apps[name]
 	if !known {
 		p = &place{app: &App{Name: name, Envs: map[events.Slug]*Env{}}}
+		p.app.Runs.definitions = f.definitions
 	}
 	next := p.own()
-	changed, err := next.apply(r, f.policy.Digest, f.definition)
+	changed, err := next.apply(r, f.policy.Digest, f.definitions)
 	if err != nil {
 		return fmt.Errorf("event %d on %s: %w", r.Seq, r.Subject, err)
 	}
@@ -312,23 +303,4 @@ func (f *Fold) applyToApp(r ledger.Record) error {
 		f.apps[name] = p
 	}
 	return nil
-}
-
-// definition reads a run's pinned definition, and lets the run share the text of it. A definition's digest is that
-// of its canonical text.
-func (f *Fold) definition(start *events.RunStart) (pipeline.Definition, error) {
-	known, ok := f.definitions[start.DefinitionDigest]
-	if ok && bytes.Equal(known.text, start.Definition) {
-		start.Definition = known.text
-		return known.Definition, nil
-	}
-	digest := fmt.Sprintf("sha256:%x", sha256.Sum256(start.Definition))
-	if digest != start.DefinitionDigest {
-		return pipeline.Definition{}, fmt.Errorf("definition has digest %s, the run pins %s", digest, start.DefinitionDigest)
-	}
-	d, err := pipeline.ParseCanonical(start.Definition)
-	if err == nil {
-		f.definitions[digest] = definition{d, start.Definition}
-	}
-	return d, err
 }

@@ -50,6 +50,13 @@ func (s story) finish(run int, env events.Slug, attempt int, o events.Outcome) {
 	s.Write(events.PromoteSubject(foldtest.Epoch, b.Type(), "hello", run, env, "", attempt), "", b)
 }
 
+// conclude writes what follows an attempt at building that made an image.
+func (s story) conclude(run, attempt int) {
+	b := &events.TaskRunFinished{TaskName: "build", Outcome: events.Success, Result: events.Result{Attempt: attempt}}
+	b.ID = fold.Name("hello", run)
+	s.Write(events.BuildSubject(foldtest.Epoch, b.Type(), "hello", run, "", attempt), "", b)
+}
+
 // pass takes a run through an environment.
 func (s story) pass(env events.Slug, slot, run int) {
 	s.take(env, slot, run, 1, events.KindDeploy, foldtest.Digest(fmt.Sprint("run", run)))

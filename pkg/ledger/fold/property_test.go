@@ -16,11 +16,11 @@ import (
 // write draws an event that could come next, in or out of order, and writes it unless its subject is taken.
 func (s story) random(t *rapid.T) {
 	app := s.App("hello")
-	if app == nil || len(app.Runs) == 0 || rapid.IntRange(0, 12).Draw(t, "new run") == 0 {
+	if app == nil || app.Runs.Len() == 0 || rapid.IntRange(0, 12).Draw(t, "new run") == 0 {
 		s.Push(hello, "policy")
 		return
 	}
-	run := app.Runs[rapid.IntRange(0, len(app.Runs)-1).Draw(t, "run")]
+	run := app.Run(rapid.IntRange(1, app.Runs.Len()).Draw(t, "run"))
 	env := rapid.SampledFrom(hello.EnvironmentNames()).Draw(t, "env")
 	outcome := rapid.SampledFrom([]events.Outcome{events.Success, events.Failure, events.Error, events.Cancel}).Draw(t, "outcome")
 	place := run.Env(env)
@@ -34,10 +34,12 @@ func (s story) random(t *rapid.T) {
 		}
 	}()
 	switch rapid.SampledFrom([]string{
-		"build", "vet", "take", "take", "decide", "decide", "close", "close", "verify", "verify", "finish", "replay", "command",
+		"build", "conclude", "vet", "take", "take", "decide", "decide", "close", "close", "verify", "verify", "finish", "replay", "command",
 	}).Draw(t, "event") {
 	case "build":
 		s.Built("hello", run.N, attempt(t, run.Build.Attempt), foldtest.Digest(rapid.SampledFrom([]string{"a", "b"}).Draw(t, "image")))
+	case "conclude":
+		s.conclude(run.N, attempt(t, run.Build.Attempt))
 	case "vet":
 		if run.Artifact != nil {
 			s.Vetted("hello", run.N, attempt(t, run.Vet.Attempt), run.Artifact.Digest, hello.EnvironmentNames())
@@ -45,7 +47,7 @@ func (s story) random(t *rapid.T) {
 	case "take":
 		kind := rapid.SampledFrom([]events.Kind{events.KindDeploy, events.KindRollback, events.KindRestore, events.KindRemove}).Draw(t, "kind")
 		if last := slots.Last(); last == nil || !last.Open() {
-			s.take(env, len(slots.Slots)+1, run.N, attempt(t, place.Promote.Attempt), kind, foldtest.Digest("a"))
+			s.take(env, slots.Slots.Len()+1, run.N, attempt(t, place.Promote.Attempt), kind, foldtest.Digest("a"))
 		}
 	case "decide":
 		if last := slots.Last(); last != nil && last.Decision == "" {
@@ -56,8 +58,8 @@ func (s story) random(t *rapid.T) {
 			s.close(env, last.N, rapid.SampledFrom([]events.Closing{events.Verified, events.Rejected, events.Superseded}).Draw(t, "closing"))
 		}
 	case "verify":
-		if len(slots.Slots) > 0 {
-			slot := slots.Slots[rapid.IntRange(0, len(slots.Slots)-1).Draw(t, "slot")]
+		if slots.Slots.Len() > 0 {
+			slot := slots.Slot(rapid.IntRange(1, slots.Slots.Len()).Draw(t, "slot"))
 			s.Verified("hello", slot.Run, env, slot.N, attempt(t, slot.TrialAttempt), outcome)
 		}
 	case "finish":
@@ -134,7 +136,7 @@ func TestFencedAttemptsChangeNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawStory(t)
 		before := state(apply(t, s.Records(0)))
-		for _, run := range s.App("hello").Runs {
+		for run := range s.App("hello").Runs.All() {
 			s.late(run)
 		}
 		if after := state(apply(t, s.Records(0))); after != before {
@@ -166,7 +168,7 @@ func (s story) late(run *fold.Run) {
 			try(func() { s.finish(run.N, env.Name, n, events.Failure) })
 		}
 		for n := 1; n < env.Verify.Attempt; n++ {
-			for _, slot := range s.App("hello").Env(env.Name).Slots {
+			for slot := range s.App("hello").Env(env.Name).Slots.All() {
 				if slot.Run == run.N && n < slot.TrialAttempt {
 					try(func() { s.Verified("hello", run.N, env.Name, slot.N, n, events.Failure) })
 				}

@@ -358,6 +358,18 @@ func (r *Run) Stage(name string, env events.Slug) (Stage, bool) {
 	return Stage{}, false
 }
 
+// stages are the run's stages in their order.
+func (r *Run) stages(yield func(*Stage) bool) {
+	if !yield(&r.Build) || !yield(&r.Vet) {
+		return
+	}
+	for _, e := range r.Envs {
+		if !yield(&e.Promote) || !yield(&e.Verify) {
+			return
+		}
+	}
+}
+
 // Status is what the run is doing as a whole.
 func (r *Run) Status() Status {
 	if r.Cancelled != nil {
@@ -366,15 +378,13 @@ func (r *Run) Status() Status {
 	if r.SupersededBy != 0 {
 		return Superseded
 	}
-	stages := []*Stage{&r.Build, &r.Vet}
 	for _, e := range r.Envs {
 		if e.Denied != nil {
 			return Refused
 		}
-		stages = append(stages, &e.Promote, &e.Verify)
 	}
 	begun := false
-	for _, s := range stages {
+	for s := range r.stages {
 		switch s.Status {
 		case Stuck, Failed, Running, Waiting, Queued, CancelledRun, Refused:
 			return s.Status

@@ -31,6 +31,8 @@ type State struct {
 	Replays  []Command // of all that is stuck, which have not finished; oldest first
 	// Environments are those that somebody made, by name.
 	Environments map[events.Slug]*Environment
+	// Definitions are the canonical texts that runs pin, by digest.
+	Definitions map[string]json.RawMessage
 }
 
 //go:embed *.go
@@ -63,21 +65,26 @@ var Format = sync.OnceValue(func() string {
 	return "1-" + hex.EncodeToString(h.Sum(nil)[:8])
 })
 
-// stateCodec is made once.
-var stateCodec = sync.OnceValue(func() *codec { return codecOf(reflect.TypeFor[State](), map[reflect.Type]*codec{}) })
+// codecs are those of a state and of all types in it, and of what is read alone.
+var codecs = sync.OnceValue(func() map[reflect.Type]*codec {
+	made := map[reflect.Type]*codec{}
+	codecOf(reflect.TypeFor[State](), made)
+	codecOf(reflect.TypeFor[runHead](), made)
+	return made
+})
 
 // Encode returns the state in its one form.
 func (s State) Encode() []byte {
 	w := newWriter()
-	stateCodec().write(w, reflect.ValueOf(s))
+	codecs()[reflect.TypeFor[State]()].write(w, reflect.ValueOf(s))
 	return w.data
 }
 
 // DecodeState reads what Encode of the same Format wrote.
 func DecodeState(data []byte) (State, error) {
 	var s State
-	r := newReader(data)
-	stateCodec().read(r, reflect.ValueOf(&s).Elem())
+	r := &reader{data: string(data)}
+	codecs()[reflect.TypeFor[State]()].read(r, reflect.ValueOf(&s).Elem())
 	if r.err == nil && len(r.data) > 0 {
 		r.fail("something follows it")
 	}
@@ -101,7 +108,7 @@ func (f *Fold) State() State {
 	s := State{
 		Seq: f.seq, LedgerID: f.ledgerID, Apps: make(map[events.Slug]*App, len(f.apps)),
 		Hold: f.hold, Policies: maps.Clone(f.policies), Policy: f.policy, Replays: f.replays,
-		Environments: maps.Clone(f.environments),
+		Environments: maps.Clone(f.environments), Definitions: f.definitions.texts(),
 	}
 	for name, place := range f.apps {
 		s.Apps[name] = place.give()
@@ -120,23 +127,39 @@ func Restore(s State) (*Fold, error) {
 		}
 		f.environments[name] = e
 	}
+	for digest, text := range s.Definitions {
+		if _, err := f.definitions.read(&events.RunStart{Definition: text, DefinitionDigest: digest}); err != nil {
+			return nil, fmt.Errorf("restoring the fold: %w", err)
+		}
+	}
 	for name, a := range s.Apps {
 		if a == nil || a.Name != name || a.Envs == nil || slices.Contains(slices.Collect(maps.Values(a.Envs)), nil) {
 			return nil, fmt.Errorf("restoring the fold: %w: app %s is not whole", errNoState, name)
 		}
-		for i, run := range a.Runs {
-			if run == nil || run.N != i+1 || slices.Contains(run.Envs, nil) {
-				return nil, fmt.Errorf("restoring the fold: %w: run %s is not whole", errNoState, Name(name, i+1))
-			}
-			d, err := f.definition(&run.Start)
-			if err != nil {
-				return nil, fmt.Errorf("restoring the fold: run %s: %w", Name(name, i+1), err)
-			}
-			run.Definition = d
+		if err := a.check(f.definitions); err != nil {
+			return nil, fmt.Errorf("restoring the fold: app %s: %w", name, err)
 		}
 		f.apps[name] = &place{app: a, given: true}
 	}
 	return f, nil
+}
+
+// check says what is wrong with an app that was read, and completes it by what is known.
+func (a *App) check(known *definitions) error {
+	if err := a.Runs.check(known); err != nil {
+		return fmt.Errorf("run %w", err)
+	}
+	for name, env := range a.Envs {
+		if err := env.Slots.check(known); err != nil {
+			return fmt.Errorf("%s: slot %w", name, err)
+		}
+	}
+	for _, n := range a.Unsettled {
+		if a.Run(n) == nil {
+			return fmt.Errorf("run %d: %w: it is listed and not there", n, errNoState)
+		}
+	}
+	return nil
 }
 
 // Replace puts the state of another fold in the place of this one's. The other must not be used any more. It is for

@@ -65,7 +65,7 @@ func TestUnsettledLeavesOutOnlyWhatIsOver(t *testing.T) {
 			if !slices.IsSorted(a.Unsettled) {
 				t.Fatalf("out of order: %v", a.Unsettled)
 			}
-			for _, run := range a.Runs {
+			for run := range a.Runs.All() {
 				open := !run.Status().Ended() || run.Status() == fold.Stuck
 				if listed := slices.Contains(a.Unsettled, run.N); open && !listed {
 					t.Fatalf("run %d is %s and not listed", run.N, run.Status())

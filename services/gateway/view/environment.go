@@ -27,7 +27,7 @@ type App struct {
 func NewApp(app *fold.App, git string) App {
 	v := App{
 		App: string(app.Name), Repository: app.Repository, Branch: app.Branch, Poll: int(app.Poll / time.Second),
-		Runs: len(app.Runs), Created: moment(app.Created),
+		Runs: app.Runs.Len(), Created: moment(app.Created),
 	}
 	v.Held, _, _ = Held(app)
 	if app.Repository == "" {
@@ -82,7 +82,7 @@ func Environments(apps []*fold.App, made []*fold.Environment) []Environment {
 		}
 	}
 	for _, app := range apps {
-		if run := app.Run(len(app.Runs)); run != nil {
+		if run := app.Newest(); run != nil {
 			for _, name := range run.Definition.EnvironmentNames() {
 				add(name, app)
 			}
@@ -149,7 +149,7 @@ func newMade(e *fold.Environment, apps []*fold.App) *Made {
 func sortedKeys(envs map[events.Slug]*fold.Env) []events.Slug {
 	var names []events.Slug
 	for name, env := range envs {
-		if len(env.Slots) > 0 && !env.Gone {
+		if env.Slots.Len() > 0 && !env.Gone {
 			names = append(names, name)
 		}
 	}

@@ -60,12 +60,8 @@ func Messages(apps []*fold.App, notes []ledger.Note) []Message {
 // over reports whether what was tried is not tried any more, though its worker did not live to say so: its run has
 // ended, or is stuck, or the bus no longer delivers the message.
 func over(apps []*fold.App, notes []ledger.Note, n ledger.Note) bool {
-	for _, a := range apps {
-		for _, run := range a.Runs {
-			if concerns(n, run) && run.Status().Ended() {
-				return true
-			}
-		}
+	if run := concerned(apps, n); run != nil && run.Status().Ended() {
+		return true
 	}
 	return slices.ContainsFunc(notes, func(o ledger.Note) bool {
 		return o.State == ledger.Halted && o.Seq == n.Seq && o.Durable == n.Durable
@@ -87,14 +83,24 @@ func message(apps []*fold.App, n ledger.Note) Message {
 	case ledger.Halted:
 		m.Do = fmt.Sprintf("see the log of %s and mend the cause", n.Durable)
 	}
-	for _, a := range apps {
-		for _, run := range a.Runs {
-			if concerns(n, run) {
-				m.Run = run.Name()
-			}
-		}
+	if run := concerned(apps, n); run != nil {
+		m.Run = run.Name()
 	}
 	return m
+}
+
+// concerned returns the run that a note names, or nil.
+func concerned(apps []*fold.App, n ledger.Note) *fold.Run {
+	for _, a := range apps {
+		switch {
+		case a.Name != n.App:
+		case a.Run(n.Run) != nil:
+			return a.Run(n.Run)
+		case n.Event != "":
+			return a.StartedBy(n.Event)
+		}
+	}
+	return nil
 }
 
 // concerns reports whether a note names a run.

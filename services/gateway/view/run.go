@@ -413,7 +413,7 @@ func Runs(apps []*fold.App, app events.Slug, state string, url func(events.Slug,
 		if app != "" && a.Name != app {
 			continue
 		}
-		for _, run := range a.Runs {
+		for run := range a.Runs.All() {
 			if state == "" || string(a.StatusOf(run)) == state {
 				all = append(all, NewRun(a, run, url(a.Name, run.N)))
 			}

@@ -21,7 +21,7 @@ func shown(l *foldtest.Ledger, n int) Run {
 
 func live(l *foldtest.Ledger, run int, env events.Slug, kind events.Kind) {
 	app := l.App("hello")
-	n := len(app.Env(env).Slots) + 1
+	n := app.Env(env).Slots.Len() + 1
 	about := events.About{ID: fmt.Sprintf("hello/%s/%d", env, n)}
 	r := app.Run(run)
 	taken := &events.SlotTaken{About: about, Slot: n, Run: run, Attempt: 1, Digest: r.Artifact.Digest, Kind: kind, Environment: env}

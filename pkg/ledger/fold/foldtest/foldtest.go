@@ -130,7 +130,7 @@ func (l *Ledger) Policy(serial int, text string) string {
 func (l *Ledger) Push(d pipeline.Definition, policy string) int {
 	n := 1
 	if a := l.App(d.App); a != nil {
-		n = len(a.Runs) + 1
+		n = a.Runs.Len() + 1
 	}
 	l.PushNumber(d, policy, n)
 	return n
