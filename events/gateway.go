@@ -71,6 +71,9 @@ type Command struct {
 	Reason      string `json:"reason,omitempty"`
 	// Answer is what whoever gave the command was told: the same command sent again is told the same.
 	Answer string `json:"answer,omitempty"`
+	// Repeats is of an approval alone: the id of the command by which the actor gave it before. It is recorded so that
+	// its id is never taken for another command; nobody acts on it.
+	Repeats string `json:"repeats,omitempty"`
 	// Groups is of a replay of all that is stuck alone: what is to be replayed, as it was when the
 	// command came.
 	Groups []StuckGroup `json:"groups,omitempty"`

@@ -136,8 +136,11 @@ func became(parent string, target events.StuckStage, app *fold.App) (view.Result
 		}
 		done = done && s.Ended()
 	}
-	if done || app.Hold != nil && stage.Status == fold.Pending {
+	switch status := run.Status(); {
+	case done, app.Hold != nil && stage.Status == fold.Pending:
 		return view.WentOn, ""
+	case stage.Status == fold.Pending && (status == fold.Stuck || status == fold.Failed || status == fold.Refused):
+		return view.TakenOver, "" // it stopped at an earlier stage, which somebody began anew meanwhile
 	}
 	return view.UnderWay, ""
 }

@@ -159,18 +159,12 @@ func (s *desk) command(ctx context.Context, by speaker, o order) (view.Answer, e
 		if answer, done, err := s.before(ctx, by, o); done || err != nil {
 			return answer, err
 		}
-		s.recordRefusal(ctx, by, in, why)
+		s.recordRefusal(ctx, by, o, in, why)
 		return view.Answer{}, why
 	case err != nil:
 		return view.Answer{}, err
-	case d.already != nil:
-		// It may be this very order, followed at another door meanwhile.
-		if answer, done, err := s.before(ctx, by, o); done || err != nil {
-			return answer, err
-		}
-		return view.Answer{ID: o.ID, Text: d.text, Seq: d.already.Seq}, nil
 	}
-	return s.record(ctx, by, in, d)
+	return s.record(ctx, by, o, d)
 }
 
 // judge completes an order, looks up what it is judged by, and decides. It returns the completed order.
@@ -203,7 +197,8 @@ func (s *desk) chain(o order) string {
 	return ""
 }
 
-// event is what the decision is recorded as.
+// event is what the decision on an order is recorded as, and where: that depends on the order as it was sent alone, so that
+// two processes which know different things cannot both record it.
 func (s *desk) event(by speaker, o order, d decision) (events.Event, events.Subject) {
 	at, chain := time.Now(), s.chain(o)
 	if d.replay != nil {
@@ -214,11 +209,21 @@ func (s *desk) event(by speaker, o order, d decision) (events.Event, events.Subj
 			links = append(links, events.Relation("replays", body.Original))
 		}
 		return events.New(events.Gateway, at, chain, body, links...),
-			events.CommandSubject(s.book.Epoch(), body.Type(), o.App, o.Run, body.Environment, o.ID)
+			s.subject(body.Type(), o)
 	}
 	d.command.Channel, d.command.Relay, d.command.Answer = by.channel, by.relay, d.text
 	body := &events.CommandReceived{About: events.About{ID: o.ID}, Command: d.command}
-	return events.New(events.Gateway, at, chain, body), events.CommandSubject(s.book.Epoch(), body.Type(), o.stored(), o.Run, o.Env, o.ID)
+	return events.New(events.Gateway, at, chain, body), s.subject(body.Type(), o)
+}
+
+// subject is where an event about an order is stored. A replay of all that is stuck is found by its id alone, whichever
+// app it is limited to.
+func (s *desk) subject(t events.Type, o order) events.Subject {
+	app := o.App
+	if o.AllStuck {
+		app = ""
+	}
+	return events.CommandSubject(s.book.Epoch(), t, app, o.Run, o.Env, o.ID)
 }
 
 // record appends the command and answers.
@@ -246,8 +251,11 @@ func (s *desk) before(ctx context.Context, by speaker, o order) (answer view.Ans
 	if r, ok := s.done.find(o.ID); ok && r.actor == by.actor.ID && r.order == o {
 		return view.Answer{ID: o.ID, Text: r.text, Seq: r.seq}, true, nil
 	}
-	for _, subject := range s.recordedUnder(o) {
-		record, found, err := s.book.Written(ctx, subject)
+	for _, t := range []events.Type{events.TypeCommandReceived, events.TypeReplayRequested, events.TypeCommandRefused} {
+		if t == events.TypeReplayRequested && (o.Verb != events.VerbReplay || o.AllStuck) {
+			continue
+		}
+		record, found, err := s.book.Written(ctx, s.subject(t, o))
 		if err != nil {
 			return view.Answer{}, false, fmt.Errorf("looking for command %s: %w", o.ID, err)
 		}
@@ -256,38 +264,6 @@ func (s *desk) before(ctx context.Context, by speaker, o order) (answer view.Ans
 		}
 	}
 	return view.Answer{}, false, nil
-}
-
-// stored is the app under which the order is recorded: a replay of all that is stuck is found by its id alone, whichever
-// app it is limited to.
-func (o order) stored() events.Slug {
-	if o.AllStuck {
-		return ""
-	}
-	return o.App
-}
-
-// recordedUnder are the subjects that an order may have been recorded under: it may leave the environment open.
-func (s *desk) recordedUnder(o order) []events.Subject {
-	envs := []events.Slug{o.Env}
-	if app := s.book.App(o.App); app != nil && app.Run(o.Run) != nil {
-		if o.Env == "" {
-			envs = append(envs, app.Run(o.Run).Definition.EnvironmentNames()...)
-		} else if o.Verb == events.VerbReplay {
-			envs = append(envs, "") // build and vet are of no environment
-		}
-	}
-	types := []events.Type{events.TypeCommandReceived, events.TypeCommandRefused}
-	if o.Verb == events.VerbReplay {
-		types = append(types, events.TypeReplayRequested)
-	}
-	var all []events.Subject
-	for _, t := range types {
-		for _, env := range envs {
-			all = append(all, events.CommandSubject(s.book.Epoch(), t, o.stored(), o.Run, env, o.ID))
-		}
-	}
-	return all
 }
 
 // answerIn is the answer that an event gives to the order that it records; an error where it records another order, or a
@@ -326,18 +302,17 @@ func answerIn(r ledger.Record, by speaker, o order) (view.Answer, bool, error) {
 
 // recordRefusal keeps that a person's approval or command was not followed, and why. It is of no use to anybody who
 // waits for it, so it is tried once.
-func (s *desk) recordRefusal(ctx context.Context, by speaker, o order, why *problem) {
+func (s *desk) recordRefusal(ctx context.Context, by speaker, o, completed order, why *problem) {
 	if why.Status == http.StatusNotFound || why.Status == http.StatusBadRequest {
 		return
 	}
 	body := &events.CommandRefused{
-		About: events.About{ID: o.ID}, Command: o.command(by.actor.ID), Why: why.Error(), Do: why.Do, Code: why.Code,
+		About: events.About{ID: o.ID}, Command: completed.command(by.actor.ID), Why: why.Error(), Do: why.Do, Code: why.Code,
 	}
 	body.Channel, body.Relay = by.channel, by.relay
-	subject := events.CommandSubject(s.book.Epoch(), body.Type(), o.stored(), o.Run, o.Env, o.ID)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), appendBound)
 	defer cancel()
-	_, err := s.book.Append(ctx, subject, events.New(events.Gateway, time.Now(), s.chain(o), body))
+	_, err := s.book.Append(ctx, s.subject(body.Type(), o), events.New(events.Gateway, time.Now(), s.chain(o), body))
 	var exists *ledger.ExistsError
 	if err != nil && !errors.As(err, &exists) {
 		s.logger.Warn("a refusal was not recorded", "verb", o.Verb, "app", o.App, "err", err)

@@ -193,7 +193,6 @@ type scope struct {
 type decision struct {
 	command events.Command
 	replay  *events.ReplayRequested // instead of command
-	already *fold.Command           // instead of either: it was done before
 	text    string                  // for people
 	preview view.Preview            // of a replay; its text is text
 }
@@ -258,7 +257,7 @@ func decideResponse(o order, s scope, run *fold.Run, d decision) (decision, *pro
 	env := run.Env(o.Env)
 	status := run.Status()
 	if c := s.given(o, run, env); c != nil {
-		d.already = c
+		d.command.Digest, d.command.Repeats = c.Digest, c.ID
 		d.text = fmt.Sprintf("%s is already approved for %s by you (%s): %d of %d", run.Name(), o.Env, shortDigest(c.Digest), s.approvers(run, env, s.actor), s.rule(run, o.Env).Count)
 		return d, nil
 	}

@@ -112,6 +112,8 @@ func decideRollback(o order, s scope, d decision) (decision, *problem) {
 	switch {
 	case s.app.Env(o.Env).Ending:
 		return d, conflict(doing, place, string(o.Env)+" is being destroyed", "")
+	case s.app.Env(o.Env).Gone:
+		return d, conflict(doing, place, string(o.Env)+" was destroyed", "towpath env create "+string(o.Env)+" --from ENV makes it again")
 	case slot == nil && o.Run > 0:
 		return d, conflict(doing, place, fold.Name(o.App, o.Run)+" was never verified there", "towpath show "+fold.Name(o.App, o.Run))
 	case slot == nil:

@@ -167,23 +167,28 @@ func TestSameCommandAfterARestart(t *testing.T) {
 	}
 }
 
-// Whoever approves twice is told so, and nothing is written.
+// Whoever approves twice is told so. That is on record under the id, and counts for nothing.
 func TestApprovedAlready(t *testing.T) {
 	s := newStory()
 	s.Ready(foldtest.Definition(twoEnvironments), s.policy)
 	s.deploy(1, "dev", events.Verified)
-	s.Command(events.Command{Verb: events.VerbApprove, App: "hello", Run: 1, Environment: "prod", Digest: foldtest.Digest("run1"), Actor: "eve"})
+	first := s.Command(events.Command{Verb: events.VerbApprove, App: "hello", Run: 1, Environment: "prod", Digest: foldtest.Digest("run1"), Actor: "eve"})
 	two := policy.Approval{Count: 2, AuthorMayApprove: true}
 	d, why := s.decide(order{Verb: "approve", Run: 1, Env: "prod"}, two)
-	if why != nil || d.already == nil || !strings.Contains(d.text, "already approved") || !strings.HasSuffix(d.text, "1 of 2") {
+	if why != nil || d.command.Repeats != first || !strings.Contains(d.text, "already approved") || !strings.HasSuffix(d.text, "1 of 2") {
 		t.Errorf("%+v %v", d, why)
 	}
+	before := s.App("hello")
+	s.Command(d.command)
+	if after := s.App("hello"); len(after.Run(1).Env("prod").Responses) != 1 || after.Seq != before.Seq {
+		t.Errorf("what was said again counts: %+v", after.Run(1).Env("prod"))
+	}
 	s.deploy(1, "prod", events.Verified)
-	if d, why := s.decide(order{Verb: "approve", Run: 1}, two); why != nil || d.already == nil {
+	if d, why := s.decide(order{Verb: "approve", Run: 1}, two); why != nil || d.command.Repeats != first {
 		t.Errorf("once it is there: %+v %v", d, why)
 	}
 	s.Command(events.Command{Verb: events.VerbDeny, App: "hello", Run: 1, Environment: "prod", Digest: foldtest.Digest("run1"), Actor: "eve"})
-	if d, _ := s.decide(order{Verb: "approve", Run: 1, Env: "prod"}, two); d.already != nil {
+	if d, _ := s.decide(order{Verb: "approve", Run: 1, Env: "prod"}, two); d.command.Repeats != "" {
 		t.Errorf("the last word was no: %+v", d)
 	}
 }

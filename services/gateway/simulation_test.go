@@ -44,7 +44,7 @@ const (
 
 func TestSimulation(t *testing.T) {
 	simulation.Check(t, 1500, simulated(seeing), "call failed", "approve", "deny", "cancel", "hold", "resume", "rollback", "skip", "promote",
-		"replay", "replay all", "part", "finished", "refused", "said twice", "pushed", "stopped again")
+		"replay", "replay all", "part", "finished", "refused", "said twice", "said again", "pushed", "stopped again")
 }
 
 func TestSimulationNoticesBrokenGuards(t *testing.T) {
@@ -53,7 +53,7 @@ func TestSimulationNoticesBrokenGuards(t *testing.T) {
 		"attempts": toAttempts, "skips": toSkips, "ids": toIDs, "answers": toAnswers, "pushes": toPushes, "failures": toFailures,
 		"work": toWork, "newer": toNewer,
 	} {
-		t.Run(name, func(t *testing.T) { simulation.Notices(t, simulated(b)) })
+		t.Run(name, func(t *testing.T) { simulation.NoticesWithin(t, 500, simulated(b)) })
 	}
 }
 
@@ -63,11 +63,17 @@ var simApps = []events.Slug{"a", "b", "c", "d", "e", "f"}
 // approval is what every policy of a schedule asks for in prod.
 var approval = policy.Approval{Count: 1, Approvers: []string{identity.RoleApprover}}
 
+// life is a process from one start to the next: what it keeps in memory.
+type life struct {
+	process *simulation.Process
+	start   int
+}
+
 // model is a gateway around its real desk: people and bots say things at any of its doors, again and again until they
 // are answered, and what was pushed waits until it is recorded.
 type model struct {
 	blind   blindness
-	desks   map[*simulation.Process]*desk
+	desks   map[life]*desk
 	house   *simulation.Process // has the repositories: they are in one gateway's data folder
 	pushing map[events.Slug]bool
 	// replaying is what the processes that replay what is stuck know; each does one such thing at a time.
@@ -97,12 +103,15 @@ type asks struct {
 func simulated(b blindness) func(*simulation.World) simulation.Service {
 	return func(w *simulation.World) simulation.Service {
 		m := &model{
-			blind: b, desks: map[*simulation.Process]*desk{}, pushing: map[events.Slug]bool{}, replaying: map[*simulation.Process]*knowledge{}, said: map[string]asks{},
+			blind: b, desks: map[life]*desk{}, pushing: map[events.Slug]bool{}, replaying: map[*simulation.Process]*knowledge{}, said: map[string]asks{},
 			answers: map[string]view.Answer{}, known: map[string][]*fold.App{}, effects: map[string]events.Subject{},
 		}
 		policyDigest := w.Story.Policy(1, "{}")
 		for _, app := range simApps[:1+w.Rand.IntN(len(simApps))] {
 			w.Story.Push(simDefinition(app), policyDigest)
+		}
+		if n := w.Rand.IntN(2 * len(openings)); n < len(openings) {
+			openings[n](m, w)
 		}
 		w.Budget *= 8
 		return simulation.Service{
@@ -110,6 +119,59 @@ func simulated(b blindness) func(*simulation.World) simulation.Service {
 		}
 	}
 }
+
+// openings are what a schedule may begin with, so that somebody asks at once for what is refused only when all has gone
+// a certain way before.
+var openings = []func(*model, *simulation.World){
+	// Somebody approves or denies an image, and the run has another one by now.
+	func(m *model, w *simulation.World) {
+		m.advance(w, func(run *fold.Run) bool { return run.Artifact != nil })
+		w.Story.Replay("a", 1, fold.StageBuild, "")
+		m.advance(w, func(run *fold.Run) bool { return run.Build.Attempt == 2 && run.Vet.Outcome == events.Success })
+		m.say(order{Verb: events.VerbApprove, App: "a", Run: 1, Env: "prod", Digest: simDigest(1, 1)}, people[2])
+		m.say(order{Verb: events.VerbDeny, App: "a", Run: 1, Env: "prod", Digest: simDigest(1, 1)}, people[1])
+	},
+	// Somebody wants a version back that failed its verification.
+	func(m *model, w *simulation.World) {
+		m.advance(w, func(run *fold.Run) bool { return run.Env("dev").Slot > 0 && w.Story.App("a").Env("dev").Live() != nil })
+		w.Story.Verified("a", 1, "dev", 1, 1, events.Failure)
+		m.close(w, "dev", 1, events.Rejected)
+		w.Story.Push(simDefinition("a"), w.Story.App("a").Run(1).Policy)
+		m.advance(w, func(run *fold.Run) bool { return run.N == 2 && run.Env("dev").Verified })
+		m.say(order{Verb: events.VerbRollback, App: "a", Env: "dev"}, people[1])
+		m.say(order{Verb: events.VerbRollback, App: "a", Env: "dev", Run: 1}, people[1])
+	},
+	// Somebody wants the verification in prod skipped, where policy does not let them.
+	func(m *model, w *simulation.World) {
+		m.advance(w, func(run *fold.Run) bool { return run.Env("dev").Verified })
+		w.Story.Command(events.Command{Verb: events.VerbApprove, App: "a", Run: 1, Environment: "prod", Digest: simDigest(1, 1), Actor: "eve"})
+		m.advance(w, func(run *fold.Run) bool {
+			return run.Env("prod").Slot > 0 && w.Story.App("a").Env("prod").Live() != nil
+		})
+		w.Story.Verified("a", 1, "prod", 1, 1, events.Error)
+		m.say(order{Verb: events.VerbSkip, App: "a", Run: 1, Stage: fold.StageVerify, Env: "prod", Reason: "why"}, people[1])
+		m.say(order{Verb: events.VerbSkip, App: "a", Run: 1, Stage: fold.StageVerify, Reason: "why"}, people[1])
+	},
+}
+
+// advance has the workers go on well with app a's newest run until it has come where it is wanted.
+func (m *model) advance(w *simulation.World, there func(*fold.Run) bool) {
+	for {
+		a := w.Story.App("a")
+		run := a.Runs[len(a.Runs)-1]
+		if there(run) {
+			return
+		}
+		before := len(w.Story.Records(0))
+		m.goOn(w, a, run, true)
+		if len(w.Story.Records(0)) == before {
+			panic(fmt.Sprintf("%s never comes there: %+v", run.Name(), *run))
+		}
+	}
+}
+
+// simDigest is of the image that an attempt at building a run makes.
+func simDigest(run, attempt int) string { return foldtest.Digest(fmt.Sprint("run", run, "-", attempt)) }
 
 func simDefinition(app events.Slug) pipeline.Definition {
 	return foldtest.Definition(fmt.Sprintf("app: %s\nservice: {port: 8080}\nenvironments: [{name: dev}, {name: prod}]\n", app))
@@ -233,14 +295,15 @@ func (d door) scope(_ context.Context, o order, app *fold.App, actor identity.Ac
 
 // desk is the one of a process.
 func (m *model) desk(p *simulation.Process) *desk {
-	if m.desks[p] == nil || m.blind == toAnswers {
+	now := life{p, p.Starts}
+	if m.desks[now] == nil || m.blind == toAnswers {
 		d := door{p, m}
-		m.desks[p] = &desk{book: d, grounds: d, logger: slog.New(slog.DiscardHandler)}
+		m.desks[now] = &desk{book: d, grounds: d, logger: slog.New(slog.DiscardHandler)}
 	}
 	if m.house == nil {
 		m.house = p
 	}
-	return m.desks[p]
+	return m.desks[now]
 }
 
 // handle lets one process do one of the things that it has to do.
@@ -375,10 +438,13 @@ func (m *model) others(w *simulation.World) {
 			o.Stage = fold.StageVerify
 		case events.VerbApprove, events.VerbDeny:
 			if run.Artifact != nil && w.Rand.IntN(2) == 0 {
-				o.Digest = run.Artifact.Digest
+				o.Digest = simDigest(run.N, 1+w.Rand.IntN(run.Build.Attempt)) // where they looked at an old page
 			}
 		case events.VerbReplay:
-			if w.Rand.IntN(2) == 0 {
+			switch w.Rand.IntN(4) {
+			case 0:
+				o.Stage, o.Env = fold.StageBuild, ""
+			case 1, 2:
 				o = order{Verb: events.VerbReplay, AllStuck: true, Reason: "after the outage"}
 			}
 		}
@@ -404,8 +470,11 @@ func (m *model) work(w *simulation.World, a *fold.App, run *fold.Run) {
 	if run.Cancelled != nil || run.SupersededBy != 0 {
 		return
 	}
-	good := w.Rand.IntN(3) > 0
-	digest := foldtest.Digest(fmt.Sprint("run", run.N, "-", run.Build.Attempt))
+	m.goOn(w, a, run, w.Rand.IntN(3) > 0)
+}
+
+func (m *model) goOn(w *simulation.World, a *fold.App, run *fold.Run, good bool) {
+	digest := simDigest(run.N, run.Build.Attempt)
 	switch next := run.Next(); {
 	case !run.Build.Ended() && good:
 		w.Story.Built(a.Name, run.N, run.Build.Attempt, digest)
@@ -444,6 +513,12 @@ func (m *model) promote(w *simulation.World, a *fold.App, run *fold.Run, e *fold
 		b.ID = fmt.Sprintf("%s/%s/%d", a.Name, e.Name, n)
 		w.Story.Write(events.SlotSubject(foldtest.Epoch, b.Type(), a.Name, e.Name, n), run.ChainID, b)
 	}
+}
+
+// close says what became of a slot of app a.
+func (m *model) close(w *simulation.World, env events.Slug, n int, c events.Closing) {
+	b := &events.SlotClosed{About: events.About{ID: fmt.Sprintf("a/%s/%d", env, n)}, Slot: n, Closing: c, Environment: env}
+	w.Story.Write(events.SlotSubject(foldtest.Epoch, b.Type(), "a", env, n), "", b)
 }
 
 func (m *model) verify(w *simulation.World, a *fold.App, run *fold.Run, e *fold.RunEnv, good bool) {
@@ -505,6 +580,9 @@ func (m *model) stored(w *simulation.World, p *simulation.Process, r ledger.Reco
 			return err
 		}
 		w.Seen[b.Verb]++
+		if b.Repeats != "" {
+			w.Seen["said again"]++
+		}
 		if b.Verb == events.VerbReplay {
 			w.Seen["replay all"]++
 			return nil
@@ -570,6 +648,14 @@ func (m *model) sensible(a *fold.App, id string, c events.Command) error {
 	if c.Actor != asked.by.ID || c.Verb != asked.order.Verb {
 		return fmt.Errorf("%s %s is recorded, and %s said %s", c.Actor, c.Verb, asked.by.ID, asked.order.Verb)
 	}
+	if c.Repeats != "" {
+		if !slices.ContainsFunc(run.Env(c.Environment).Responses, func(r fold.Command) bool {
+			return r.ID == c.Repeats && r.Verb == c.Verb && r.Actor == c.Actor && r.Digest == c.Digest
+		}) {
+			return fmt.Errorf("%s %s again, as in %s, and did not", c.Actor, c.Verb, c.Repeats)
+		}
+		return nil
+	}
 	switch c.Verb {
 	case events.VerbHold, events.VerbResume:
 		if (c.Verb == events.VerbHold) == (a.Hold != nil) {
@@ -577,7 +663,7 @@ func (m *model) sensible(a *fold.App, id string, c events.Command) error {
 		}
 		return nil
 	case events.VerbRollback:
-		if slot := a.Env(c.Environment).Slot(c.Slot); slot == nil || slot.Closing != events.Verified && slot.Closing != events.Superseded || slot.Digest != c.Digest {
+		if slot := a.Env(c.Environment).Slot(c.Slot); slot == nil || slot.Closing != events.Verified && slot.Closing != events.Unverified || slot.Digest != c.Digest {
 			return fmt.Errorf("%s goes back to slot %d of %s: %+v", a.Name, c.Slot, c.Environment, slot)
 		}
 		return nil
@@ -627,17 +713,21 @@ func (m *model) part(w *simulation.World, p *simulation.Process, s events.Subjec
 		failed := 0
 		mine := false
 		for _, t := range g.Stages {
-			stage, _ := now.apps[t.App].Run(t.Run).Stage(t.Stage, t.Environment)
+			app, run := now.apps[t.App], now.apps[t.App].Run(t.Run)
+			stage, _ := run.Stage(t.Stage, t.Environment)
 			mine = mine || t.App == s.App && t.Run == s.Run
 			if stage.Replay == nil || stage.Replay.Parent != b.Parent || stage.Attempt != t.Attempt+1 {
 				continue
 			}
+			// Somebody may have begun an earlier stage of the run anew meanwhile, where it stopped.
+			status := run.Status()
+			overtaken := status == fold.Stuck || status == fold.Failed || status == fold.Refused
 			switch {
 			case stage.Status == fold.Stuck:
 				w.Seen["stopped again"]++
 				failed++
 			case stage.Status == fold.Pending, stage.Status == fold.Running:
-				if now.apps[t.App].Hold == nil && now.apps[t.App].Run(t.Run).Cancelled == nil && now.apps[t.App].Run(t.Run).SupersededBy == 0 {
+				if app.Hold == nil && run.Cancelled == nil && run.SupersededBy == 0 && !overtaken {
 					under++
 				}
 			}

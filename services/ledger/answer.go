@@ -17,7 +17,7 @@ const nowTimeout = 12 * time.Second
 
 // answerQuestions answers what is asked about the sealed log, until ctx ends.
 func (s *sealer) answerQuestions(ctx context.Context) (*nats.Subscription, error) {
-	return s.client.Conn().QueueSubscribe("seal.*", "seal", func(m *nats.Msg) {
+	return s.rt.Ledger.Conn().QueueSubscribe("seal.*", "seal", func(m *nats.Msg) {
 		var act func(context.Context) seal.Answer
 		switch m.Subject {
 		case events.SealNowSubject:

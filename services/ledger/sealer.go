@@ -7,25 +7,45 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
 	"towpath.dev/events"
+	"towpath.dev/pkg/identity"
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/pause"
 	"towpath.dev/pkg/seal"
-	"towpath.dev/pkg/wholefile"
 	"towpath.dev/pkg/worker"
 )
+
+// log is the ledger as it is sealed; *ledger.Client is one.
+type log interface {
+	ReadStored(ctx context.Context, after uint64, apply func(ledger.Stored) error) (last uint64, err error)
+	Append(context.Context, events.Subject, events.Event) (ledger.Record, error)
+	Epoch() int
+	Trust() *identity.Trust
+	Signer() *identity.Signer
+}
+
+// clock is what time it is, and waiting.
+type clock interface {
+	now() time.Time
+	after(time.Duration) <-chan time.Time
+}
+
+type wallClock struct{}
+
+func (wallClock) now() time.Time                         { return time.Now() }
+func (wallClock) after(d time.Duration) <-chan time.Time { return time.After(d) }
 
 // sealer keeps the Merkle tree over the ledger and appends its signed heads.
 type sealer struct {
 	cfg     Config
 	rt      *worker.Runtime
-	client  *ledger.Client
+	log     log
+	shelf   shelf
+	clock   clock
 	logger  *slog.Logger
 	witness *cosigner // nil: none
 	now     chan chan error
@@ -40,10 +60,17 @@ type sealer struct {
 	serial int
 	sealed uint64 // size of the newest checkpoint
 	plain  uint64 // the last event that is no checkpoint
+	newest string // the newest checkpoint that was read, while it is not kept
 }
 
 func newSealer(cfg Config, rt *worker.Runtime) (*sealer, error) {
-	s := &sealer{cfg: cfg, rt: rt, client: rt.Ledger, logger: rt.Logger, now: make(chan chan error), endings: make(chan ending)}
+	s := &sealer{
+		cfg: cfg, rt: rt, log: rt.Ledger, shelf: nothing{}, clock: wallClock{}, logger: rt.Logger,
+		now: make(chan chan error), endings: make(chan ending),
+	}
+	if cfg.State != "" {
+		s.shelf = folder(cfg.State)
+	}
 	if cfg.Witness != "" {
 		key, err := seal.ParseWitness(cfg.WitnessKey)
 		if err != nil {
@@ -102,11 +129,10 @@ func (s *sealer) run(ctx context.Context) {
 
 // rest waits, and tells those who want something sealed meanwhile that it cannot be.
 func (s *sealer) rest(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
+	over := s.clock.after(d)
 	for {
 		select {
-		case <-timer.C:
+		case <-over:
 			return true
 		case done := <-s.now:
 			done <- errors.New("sealing is interrupted and goes on in a moment; see the ledger service's log")
@@ -122,14 +148,7 @@ const alarmEvery = 10 * time.Minute
 // raise says loudly, in the log, in a file and in every status, that sealing has stopped. It returns true once an operator
 // has ended the alarm, and false when ctx ends.
 func (s *sealer) raise(ctx context.Context, why string) bool {
-	s.mu.Lock()
-	s.status.Alarm = why
-	s.mu.Unlock()
-	if s.cfg.State != "" {
-		if err := s.write(seal.AlarmFile, why+"\n"); err != nil {
-			s.logger.Error("the alarm could not be kept", "err", err)
-		}
-	}
+	s.sound(why)
 	for {
 		s.logger.Error("ALARM: the ledger is not what was sealed; nothing is sealed any more", "why", why)
 		timer := time.NewTimer(alarmEvery)
@@ -154,6 +173,16 @@ func (s *sealer) raise(ctx context.Context, why string) bool {
 	}
 }
 
+// sound has the alarm stand, over a restart too.
+func (s *sealer) sound(why string) {
+	s.mu.Lock()
+	s.status.Alarm = why
+	s.mu.Unlock()
+	if err := s.shelf.write(seal.AlarmFile, why+"\n"); err != nil {
+		s.logger.Error("the alarm could not be kept", "err", err)
+	}
+}
+
 // ending is an operator's wish to end the alarm.
 type ending struct {
 	reason string
@@ -165,24 +194,21 @@ type ending struct {
 func (s *sealer) end(ctx context.Context, why, reason string) error {
 	ctx, cancel := context.WithTimeout(ctx, nowTimeout)
 	defer cancel()
-	at := time.Now().UTC()
+	at := s.clock.now().UTC()
 	body := &events.AlarmEnded{Alarm: before(why, foundEarlier), Reason: reason, Actor: string(events.Operator)}
 	body.ID = "alarm/" + at.Format(time.RFC3339Nano)
 	if s.cfg.State != "" {
 		body.Aside = "before-" + at.Format("20060102T150405.000000000Z")
-		if prior, err := seal.Read(filepath.Join(s.cfg.State, seal.CheckpointFile), s.client.Trust()); err == nil {
+		if prior, err := s.prior(); err == nil && prior != nil {
 			body.Sealed = prior.Size
 		}
 	}
-	if _, err := s.client.Append(ctx, events.AlarmEndedSubject(s.client.Epoch(), at), events.New(events.Ledger, at, "", body)); err != nil {
+	if _, err := s.log.Append(ctx, events.AlarmEndedSubject(s.log.Epoch(), at), events.New(events.Ledger, at, "", body)); err != nil {
 		return fmt.Errorf("recording that the alarm is ended: %w", err)
 	}
 	s.replaceTree(nil)
-	if s.cfg.State != "" {
-		err := seal.PutAside(s.cfg.State, body.Aside, seal.HashesFile, seal.CheckpointFile, seal.WitnessedFile, seal.AlarmFile)
-		if err != nil {
-			return err
-		}
+	if err := s.shelf.putAside(body.Aside, seal.HashesFile, seal.CheckpointFile, seal.WitnessedFile, seal.AlarmFile); err != nil {
+		return err
 	}
 	s.logger.Warn("the alarm was ended; everything is compared and sealed anew", "alarm", body.Alarm, "reason", reason, "aside", body.Aside)
 	s.mu.Lock()
@@ -270,18 +296,14 @@ func (s *sealer) watch(ctx context.Context, changed chan<- struct{}) {
 
 // standingAlarm returns the alarm of an earlier start, which stands until an operator ends it.
 func (s *sealer) standingAlarm() error {
-	if s.cfg.State == "" {
-		return nil
-	}
-	path := filepath.Join(s.cfg.State, seal.AlarmFile)
-	text, err := os.ReadFile(path)
+	text, err := s.shelf.read(seal.AlarmFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return alarmed("%s%s; once it is looked into: towpath audit end-alarm --reason TEXT)", strings.TrimSpace(before(string(text), foundEarlier)), foundEarlier)
+	return alarmed("%s%s; once it is looked into: towpath audit end-alarm --reason TEXT)", strings.TrimSpace(before(text, foundEarlier)), foundEarlier)
 }
 
 // foundEarlier stands behind an alarm that a start found standing.
@@ -292,11 +314,11 @@ func before(text, sep string) string { text, _, _ = strings.Cut(text, sep); retu
 // recover opens the tree and brings it up to the ledger's head. Every event is compared with what was
 // sealed; what was lost is computed again.
 func (s *sealer) recover(ctx context.Context) error {
-	path, prior, err := s.files()
+	prior, err := s.prior()
 	if err != nil {
 		return err
 	}
-	tree, err := seal.OpenTree(path)
+	tree, err := s.shelf.tree()
 	if err != nil {
 		return err
 	}
@@ -319,43 +341,47 @@ func (s *sealer) recover(ctx context.Context) error {
 	return second
 }
 
-// readFrom cuts the tree back, reads the whole ledger, and makes sure that it is what was sealed.
+// readFrom cuts the tree back, reads the whole ledger, and makes sure that it is what was sealed. Before that is certain
+// the newest checkpoint of before stays where it is kept: it is what tells, at the next start as well.
 func (s *sealer) readFrom(ctx context.Context, keep uint64, prior *seal.Signed) error {
 	if err := s.tree.Truncate(keep); err != nil {
 		return err
 	}
-	s.origin, s.serial, s.sealed, s.plain = "", 0, 0, 0
+	s.origin, s.serial, s.sealed, s.plain, s.newest = "", 0, 0, 0, ""
 	last, err := s.read(ctx, 0)
-	if err != nil || prior == nil {
+	if err == nil && prior != nil {
+		err = s.continues(ctx, prior, last)
+	}
+	if err != nil {
 		return err
 	}
-	return s.continues(ctx, prior, last)
+	if prior != nil && s.sealed < prior.Size {
+		s.newest = "" // the replica that answers does not have the event with the one that is kept yet
+	}
+	return s.keep()
 }
 
-// files returns the tree's file and the newest checkpoint of before, or nil.
-func (s *sealer) files() (path string, prior *seal.Signed, err error) {
-	if s.cfg.State == "" {
-		return "", nil, nil
+// prior returns the newest checkpoint of before, or nil.
+func (s *sealer) prior() (*seal.Signed, error) {
+	text, err := s.shelf.read(seal.CheckpointFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
 	}
-	file := filepath.Join(s.cfg.State, seal.CheckpointFile)
-	signed, err := seal.Read(file, s.client.Trust())
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case errors.Is(err, seal.ErrCheckpoint):
-		return "", nil, alarmed("%v: it was changed, or trust.json lacks the key that signed it", err)
-	case err != nil:
-		return "", nil, err
-	default:
-		prior = &signed
+	if err != nil {
+		return nil, err
 	}
-	return filepath.Join(s.cfg.State, seal.HashesFile), prior, nil
+	signed, err := seal.Open(text, s.log.Trust())
+	if err != nil {
+		return nil, alarmed("the %s that is kept: %v: it was changed, or trust.json lacks the key that signed it", seal.CheckpointFile, err)
+	}
+	return &signed, nil
 }
 
 // continues makes sure that the ledger still is what an earlier checkpoint sealed.
 func (s *sealer) continues(ctx context.Context, prior *seal.Signed, last uint64) error {
-	deadline := time.Now().Add(s.cfg.Absence)
+	deadline := s.clock.now().Add(s.cfg.Absence)
 	for last < prior.Size {
-		if time.Now().After(deadline) {
+		if s.clock.now().After(deadline) {
 			return alarmed("rolled back: a checkpoint of %d events was signed, and the ledger has %d", prior.Size, last)
 		}
 		if !s.rest(ctx, s.cfg.Absence/10) {
@@ -381,18 +407,14 @@ func (s *sealer) continues(ctx context.Context, prior *seal.Signed, last uint64)
 // read goes through the ledger after a sequence: what the tree has is compared, what it lacks is added. It
 // returns the last sequence read.
 func (s *sealer) read(ctx context.Context, after uint64) (last uint64, err error) {
-	newest := ""
-	last, err = s.client.ReadStored(ctx, after, func(m ledger.Stored) error {
+	last, err = s.log.ReadStored(ctx, after, func(m ledger.Stored) error {
 		if m.Seq == 1 {
-			s.origin = seal.Origin(m.ID(), s.client.Epoch())
+			s.origin = seal.Origin(m.ID(), s.log.Epoch())
 		}
 		if err := s.compareOrAdd(m); err != nil {
 			return err
 		}
-		text, err := s.look(m)
-		if text != "" {
-			newest = text
-		}
+		err := s.look(m)
 		if m.Seq%events.MaxBatch == 0 {
 			err = errors.Join(err, pause.For(ctx, time.Millisecond)) // leave the bus a moment for appends
 		}
@@ -405,10 +427,7 @@ func (s *sealer) read(ctx context.Context, after uint64) (last uint64, err error
 	s.mu.Lock()
 	s.status.Origin, s.status.Head = s.origin, last
 	s.mu.Unlock()
-	if err != nil || newest == "" {
-		return last, err
-	}
-	return last, s.keep(newest)
+	return last, err
 }
 
 func (s *sealer) compareOrAdd(m ledger.Stored) error {
@@ -423,43 +442,44 @@ func (s *sealer) compareOrAdd(m ledger.Stored) error {
 	return err
 }
 
-// look takes note of an event. A checkpoint has to be one of this very tree; its note is returned.
-func (s *sealer) look(m ledger.Stored) (checkpoint string, err error) {
+// look takes note of an event. A checkpoint has to be one of this very tree.
+func (s *sealer) look(m ledger.Stored) error {
 	subject, err := events.ParseSubject(m.Subject)
-	want := events.CheckpointSubject(s.client.Epoch(), s.serial+1)
+	want := events.CheckpointSubject(s.log.Epoch(), s.serial+1)
 	if err != nil || subject.Writer != want.Writer || subject.Subject != want.Subject {
 		s.plain = m.Seq
-		return "", nil
+		return nil
 	}
-	r, err := m.Record(s.client.Trust())
+	r, err := m.Record(s.log.Trust())
 	if errors.As(err, new(*events.UnknownTypeError)) {
-		return "", fmt.Errorf("checkpoint %d (event %d) was written by a newer build, which has to seal: %w", subject.Attempt, m.Seq, err)
+		return fmt.Errorf("checkpoint %d (event %d) was written by a newer build, which has to seal: %w", subject.Attempt, m.Seq, err)
 	}
 	if err != nil {
-		return "", alarmed("event %d stands as a checkpoint and is none: %v", m.Seq, err)
+		return alarmed("event %d stands as a checkpoint and is none: %v", m.Seq, err)
 	}
 	b, ok := r.Event.Body.(*events.CheckpointSealed)
 	if !ok || subject != want {
-		return "", alarmed("event %d stands as checkpoint %d on %s, expected is %s", m.Seq, subject.Attempt, subject, want)
+		return alarmed("event %d stands as checkpoint %d on %s, expected is %s", m.Seq, subject.Attempt, subject, want)
 	}
-	signed, err := seal.Open(b.Checkpoint, s.client.Trust(), s.witnesses()...)
+	signed, err := seal.Open(b.Checkpoint, s.log.Trust(), s.witnesses()...)
 	if err != nil {
-		return "", alarmed("checkpoint %d (event %d): %v", subject.Attempt, m.Seq, err)
+		return alarmed("checkpoint %d (event %d): %v", subject.Attempt, m.Seq, err)
 	}
 	if signed.Size >= m.Seq || signed.Origin != s.origin {
-		return "", alarmed("checkpoint %d (event %d) seals %d events of %s: that cannot be", subject.Attempt, m.Seq, signed.Size, signed.Origin)
+		return alarmed("checkpoint %d (event %d) seals %d events of %s: that cannot be", subject.Attempt, m.Seq, signed.Size, signed.Origin)
 	}
 	root, err := s.tree.Root(signed.Size)
 	if err != nil {
-		return "", err
+		return err
 	}
 	if root != signed.Root {
-		return "", differs("edited: checkpoint %d (event %d) was signed over %d other events than those that are stored now",
+		return differs("edited: checkpoint %d (event %d) was signed over %d other events than those that are stored now",
 			subject.Attempt, m.Seq, signed.Size)
 	}
 	s.serial, s.sealed = subject.Attempt, signed.Size
+	s.newest = b.Checkpoint
 	s.publish(signed, m.Time)
-	return b.Checkpoint, nil
+	return nil
 }
 
 func (s *sealer) witnesses() []seal.Witness {
@@ -473,6 +493,9 @@ func (s *sealer) witnesses() []seal.Witness {
 func (s *sealer) publish(signed seal.Signed, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if signed.Size < s.status.Size {
+		return // it is read again, perhaps from a replica that is behind
+	}
 	s.status.Serial, s.status.Size, s.status.At = s.serial, signed.Size, at
 	s.status.Root = base64.StdEncoding.EncodeToString(signed.Root[:])
 	s.status.Checkpoint = signed.Note
@@ -481,36 +504,39 @@ func (s *sealer) publish(signed seal.Signed, at time.Time) {
 	}
 }
 
-// keep writes the newest checkpoints to the folder.
-func (s *sealer) keep(newest string) error {
-	if s.cfg.State == "" {
+// keep writes down the newest checkpoints, where there are others than before.
+func (s *sealer) keep() error {
+	if s.newest == "" {
 		return nil
 	}
-	if err := s.write(seal.CheckpointFile, newest); err != nil {
+	if err := s.shelf.write(seal.CheckpointFile, s.newest); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	witnessed := s.status.Witnessed
 	s.mu.Unlock()
-	if witnessed == nil {
-		return nil
+	if witnessed != nil {
+		if err := s.shelf.write(seal.WitnessedFile, witnessed.Checkpoint); err != nil {
+			return err
+		}
 	}
-	return s.write(seal.WitnessedFile, witnessed.Checkpoint)
-}
-
-// write replaces a file of the folder, which may have been removed meanwhile.
-func (s *sealer) write(name, text string) error {
-	if err := os.MkdirAll(s.cfg.State, 0o700); err != nil {
-		return fmt.Errorf("keeping %s: %w", name, err)
-	}
-	return wholefile.Write(filepath.Join(s.cfg.State, name), []byte(text), 0o600)
+	s.newest = ""
+	return nil
 }
 
 // sealNew reads what is new and, unless that is nothing but checkpoints, signs the tree's head, has the
 // witness cosign it, and appends it.
 func (s *sealer) sealNew(ctx context.Context) error {
 	for {
-		if _, err := s.read(ctx, s.tree.Size()); err != nil {
+		_, err := s.read(ctx, s.tree.Size())
+		var found alarm
+		if errors.As(err, &found) && found.file {
+			return anew(err)
+		}
+		if err != nil {
+			return err
+		}
+		if err := s.keep(); err != nil {
 			return err
 		}
 		if s.plain <= s.sealed {
@@ -530,13 +556,13 @@ func (s *sealer) appendCheckpoint(ctx context.Context) error {
 	if c.Root, err = s.tree.Root(c.Size); err != nil {
 		return err
 	}
-	text := s.cosign(ctx, c, seal.Sign(s.client.Signer(), c))
+	text := s.cosign(ctx, c, seal.Sign(s.log.Signer(), c))
 	serial := s.serial + 1
 	body := &events.CheckpointSealed{
 		TreeSize: c.Size, RootHash: base64.StdEncoding.EncodeToString(c.Root[:]), Checkpoint: text,
 	}
 	body.ID = fmt.Sprintf("checkpoint/%d", serial)
-	_, err = s.client.Append(ctx, events.CheckpointSubject(s.client.Epoch(), serial), events.New(events.Ledger, time.Now(), "", body))
+	_, err = s.log.Append(ctx, events.CheckpointSubject(s.log.Epoch(), serial), events.New(events.Ledger, s.clock.now(), "", body))
 	var exists *ledger.ExistsError
 	if errors.As(err, &exists) {
 		return nil
@@ -557,7 +583,7 @@ func (s *sealer) cosign(ctx context.Context, c seal.Checkpoint, text string) str
 	s.mu.Unlock()
 	signed, err := s.witness.sign(ctx, s.tree, c, text, known)
 	if err == nil {
-		_, err = seal.Open(signed, s.client.Trust(), s.witness.key)
+		_, err = seal.Open(signed, s.log.Trust(), s.witness.key)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -568,6 +594,11 @@ func (s *sealer) cosign(ctx context.Context, c seal.Checkpoint, text string) str
 	}
 	s.status.Trouble = ""
 	return signed
+}
+
+// anew has the session begin anew after an alarm for which its own tree may be to blame.
+func anew(err error) error {
+	return fmt.Errorf("everything is compared from the start: %w", errors.New(err.Error()))
 }
 
 // keepChecking compares the whole ledger with the tree from time to time. Where they differ it has the
@@ -587,7 +618,7 @@ func (s *sealer) keepChecking(ctx context.Context, found chan<- error) {
 		case ctx.Err() != nil:
 			return
 		case errors.As(err, new(alarm)):
-			found <- fmt.Errorf("everything is compared from the start: %w", errors.New(err.Error()))
+			found <- anew(err)
 			return
 		case err != nil:
 			s.logger.Warn("the ledger could not be compared with what was sealed; it is tried again", "err", err)
@@ -607,7 +638,7 @@ func (s *sealer) checked(size uint64) {
 func (s *sealer) compare(ctx context.Context) (uint64, error) {
 	size := s.tree.Size()
 	enough := errors.New("compared")
-	last, err := s.client.ReadStored(ctx, 0, func(m ledger.Stored) error {
+	last, err := s.log.ReadStored(ctx, 0, func(m ledger.Stored) error {
 		if m.Seq > size {
 			return enough
 		}

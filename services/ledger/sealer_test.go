@@ -554,3 +554,42 @@ func TestAWitnessCosignsWhatExtends(t *testing.T) {
 		t.Errorf("the witness's state moved: %+v, %v", after, err)
 	}
 }
+
+// What tells of a rollback is still there when the service ends before it is sure.
+func TestARollbackIsFoundAtTheSecondStart(t *testing.T) {
+	l := ledgertest.Start(t)
+	state := t.TempDir()
+	s := start(t, l, ledger.Config{State: state, Every: time.Hour})
+	create(t, l, "one", "two")
+	s.now()
+	s.stop()
+	l.Stop()
+	store, copied := filepath.Join(filepath.Dir(l.Keys), "nats"), filepath.Join(t.TempDir(), "nats")
+	if err := os.CopyFS(copied, os.DirFS(store)); err != nil {
+		t.Fatal(err)
+	}
+	l.Restart()
+	s = beside(t, l, ledger.Config{State: state, Every: time.Hour})
+	create(t, l, "three", "four")
+	newest := s.now().Checkpoint
+	s.stop()
+	l.Stop()
+	l.Wipe()
+	if err := os.CopyFS(store, os.DirFS(copied)); err != nil {
+		t.Fatal(err)
+	}
+	l.Restart()
+	s = beside(t, l, ledger.Config{State: state, Every: time.Hour, Absence: time.Hour})
+	ledgertest.Soon(t, "the ledger is read", func() bool {
+		status, err := seal.Ask(t.Context(), l.Client("gateway").Conn())
+		return err == nil && status.Head > 0
+	})
+	s.stop()
+	if kept, err := os.ReadFile(filepath.Join(state, seal.CheckpointFile)); err != nil || string(kept) != newest {
+		t.Errorf("kept is %s (%v), sealed was %s", kept, err, newest)
+	}
+	s = beside(t, l, ledger.Config{State: state, Every: time.Hour, Absence: 100 * time.Millisecond})
+	if why := s.alarm(); !strings.Contains(why, "rolled back") {
+		t.Errorf("alarm %q", why)
+	}
+}

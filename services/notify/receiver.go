@@ -39,12 +39,28 @@ func newReceiver(r policy.Receiver) *receiver {
 	return &receiver{Receiver: r, wake: make(chan struct{}, 1)}
 }
 
+// resume goes on from the progress that was kept, if any was and it is of this ledger, whose id and last sequence are given;
+// else the receiver hears of what comes from now on.
+func (r *receiver) resume(kept progress, known bool, head uint64, ledger string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	// An empty ledger has no id yet: whatever came then is its history.
+	if !known || kept.Seq > head || kept.Ledger != ledger && kept.Ledger != "" {
+		kept = progress{Seq: head}
+	}
+	kept.Ledger = ledger
+	r.done, r.read = kept, kept.Seq
+}
+
 // offer hands a notice over, unless the receiver does not want its kind or knows it already.
 func (r *receiver) offer(n notice) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if n.Seq <= r.done.Seq || !slices.Contains(r.Kinds, n.Kind) || slices.Contains(r.done.Sent, n.ID) ||
-		slices.ContainsFunc(r.pending, func(p notice) bool { return p.ID == n.ID }) {
+	if n.Seq <= r.done.Seq || !slices.Contains(r.Kinds, n.Kind) || slices.Contains(r.done.Sent, n.ID) {
+		return
+	}
+	if i := slices.IndexFunc(r.pending, func(p notice) bool { return p.ID == n.ID }); i >= 0 {
+		r.pending[i].At = n.At // an earlier event of the run told of it because it was read late: it is as young as this one
 		return
 	}
 	if r.pending = append(r.pending, n); len(r.pending) > maxPending {

@@ -77,26 +77,31 @@ func (s *Service) Run(ctx context.Context) error {
 
 // resume reads how far each receiver is, and returns the least of it. One that is new hears of what comes from now on.
 func (s *Service) resume(ctx context.Context) (from uint64, err error) {
-	head := s.rt.Fold.Seq()
-	from = head
+	from = s.rt.Fold.Seq()
 	for _, r := range s.receivers {
 		p, known, err := s.load(ctx, r)
 		if err != nil {
 			return 0, err
 		}
-		// An empty ledger has no id yet: whatever came then is its history.
-		id := s.rt.Fold.LedgerID()
-		if !known || p.Seq > head || p.Ledger != id && p.Ledger != "" {
-			p = progress{Seq: head}
-		}
-		p.Ledger = id
-		r.done, r.read = p, p.Seq
+		r.resume(p, known, s.head(ctx, p.Seq), s.rt.Fold.LedgerID())
 		if err := s.save(ctx, r); err != nil {
 			return 0, err
 		}
-		from = min(from, p.Seq)
+		from = min(from, r.read)
 	}
 	return from, nil
+}
+
+// headBound is how long the fold may take to come to where a receiver is. Only another process of notify that still runs
+// can be ahead of it, and not by much; a ledger that was restored never comes there.
+const headBound = 2 * time.Second
+
+// head is the last event of the ledger, where it is known that one more was there.
+func (s *Service) head(ctx context.Context, known uint64) uint64 {
+	wait, cancel := context.WithTimeout(ctx, headBound)
+	defer cancel()
+	_ = s.rt.Fold.Wait(wait, known) // what it came to in that time counts
+	return s.rt.Fold.Seq()
 }
 
 func (s *Service) bucket() *ledger.Bucket { return s.rt.Ledger.Bucket(events.BucketNotify) }

@@ -28,6 +28,7 @@ import (
 	"towpath.dev/pkg/pipeline"
 	"towpath.dev/pkg/policy"
 	"towpath.dev/pkg/settings"
+	"towpath.dev/pkg/worker"
 )
 
 // The simulation runs the real decisions and the real loop around them, several processes at once, against
@@ -52,12 +53,14 @@ func schedulesFromEnvironment() int {
 type sabotage int
 
 const (
-	nothing        sabotage = iota
-	noCommitPoint           // traffic is switched as soon as the replicas are ready, before the slot is decided
-	noGreaterSlot           // traffic may go back to a smaller slot
-	noWriteOnce             // a decision may be written over
-	cleansTooMuch           // what an unknown newer slot needs is removed too
-	adoptsAnything          // a replica is taken over by its name although its digest is another
+	nothing         sabotage = iota
+	noCommitPoint            // traffic is switched as soon as the replicas are ready, before the slot is decided
+	noGreaterSlot            // traffic may go back to a smaller slot
+	noWriteOnce              // a decision may be written over
+	cleansTooMuch            // what an unknown newer slot needs is removed too
+	adoptsAnything           // a replica is taken over by its name although its digest is another
+	razesEarly               // an environment is razed although something of it may come up
+	forgetsSettings          // an environment is said to be gone although it has settings
 )
 
 func TestSimulation(t *testing.T) {
@@ -80,7 +83,7 @@ func TestSimulation(t *testing.T) {
 
 // simMustSee is what the schedules have to come to, to say anything.
 var simMustSee = []string{
-	"take deploy", "take rollback", "take restore", "take remove", "live",
+	"take deploy", "take rollback", "take restore", "take remove", "take create", "live", "created", "modified", "expired", "deleted", "created again",
 	"abandoned cancel", "abandoned failure", "abandoned error",
 	"close verified", "close rejected", "close superseded",
 	"finished success", "finished failure", "finished error", "finished cancel",
@@ -92,7 +95,7 @@ func TestSimulationNoticesBrokenGuards(t *testing.T) {
 	for name, s := range map[string]sabotage{
 		"traffic before the commit point": noCommitPoint, "traffic may go back": noGreaterSlot,
 		"decisions may be written over": noWriteOnce, "cleaning removes what is newer": cleansTooMuch,
-		"adopting without looking": adoptsAnything,
+		"adopting without looking": adoptsAnything, "razing early": razesEarly, "forgetting settings": forgetsSettings,
 	} {
 		t.Run(name, func(t *testing.T) {
 			if *schedules > 10_000 {
@@ -166,11 +169,13 @@ type sim struct {
 	chaos    bool // faults may happen
 	outage   bool // the engine is away
 	budget   int  // how much people still do
+	orders   int  // how much they still do to environments as a whole
 	policy   string
 	defs     []pipeline.Definition
 	bad      map[string]events.Outcome // digests whose replicas never become healthy, or fail verification
 	sick     map[string]bool
 	missing  map[events.Slug]bool // environments where a setting has no value
+	left     map[events.Slug]bool // environments that have settings of their own
 	seen     map[string]int
 	err      error
 }
@@ -187,14 +192,17 @@ var simDefinitions = func() []pipeline.Definition {
 func newSim(seed uint64, s sabotage) *sim {
 	m := &sim{
 		rng: rand.New(rand.NewPCG(seed, 7)), sabotage: s, story: foldtest.New(), truth: fold.New(),
-		bad: map[string]events.Outcome{}, sick: map[string]bool{}, missing: map[events.Slug]bool{},
+		bad: map[string]events.Outcome{}, sick: map[string]bool{}, missing: map[events.Slug]bool{}, left: map[events.Slug]bool{},
 		chaos: true, seen: map[string]int{},
 	}
 	m.world = newWorld(m)
 	m.oracle = &oracle{sim: m, discovery: map[events.Slug]int{}}
 	m.policy = m.story.Policy(1, "{}")
 	m.defs = []pipeline.Definition{simDefinitions[m.rng.IntN(len(simDefinitions))]}
-	m.budget = 4 + m.rng.IntN(14)
+	m.budget, m.orders = 4+m.rng.IntN(14), m.rng.IntN(10)
+	if m.rng.IntN(4) == 0 {
+		m.opening()
+	}
 	n := 1 + m.rng.IntN(3)
 	m.seen["several processes"] = n - 1
 	for i := range n {
@@ -202,6 +210,33 @@ func newSim(seed uint64, s sabotage) *sim {
 		m.procs[i].start()
 	}
 	return m
+}
+
+// opening has a run verified in dev, and an environment made from there, before any process starts.
+func (m *sim) opening() {
+	m.push(nil)
+	m.story.Built(simApp, 1, 1, foldtest.Digest("run1-1"))
+	m.story.Vetted(simApp, 1, 1, foldtest.Digest("run1-1"), []events.Slug{"dev", "prod"})
+	run := m.story.App(simApp).Run(1)
+	slot := func(b events.Body) {
+		m.story.Write(events.SlotSubject(foldtest.Epoch, b.Type(), simApp, "dev", 1), run.ChainID, b)
+	}
+	about, instances := events.About{ID: "hello/dev/1"}, []events.Instance{{ID: "dev-1-0"}, {ID: "dev-1-1"}}
+	slot(&events.SlotTaken{
+		About: about, Slot: 1, Run: 1, Attempt: 1, Kind: events.KindDeploy, Environment: "dev",
+		ArtifactID: run.ArtifactID, Repository: run.Artifact.Repository, Digest: run.Artifact.Digest, Pins: events.Pins{Config: map[string]uint64{"KEY": 1}},
+	})
+	for _, i := range instances {
+		m.world.containers[i.ID] = replica{"dev", 1, run.Artifact.Digest}
+	}
+	slot(&events.SlotDecided{About: about, Slot: 1, Decision: events.Live, Environment: "dev", Instances: instances})
+	m.sync()
+	m.world.discover("dev", 1, instances)
+	m.story.Verified(simApp, 1, "dev", 1, 1, events.Success)
+	slot(&events.SlotClosed{About: about, Slot: 1, Closing: events.Verified, Environment: "dev"})
+	m.sync()
+	m.orders += 5
+	m.environment(m.truth.App(simApp))
 }
 
 func (m *sim) run() error {
@@ -246,7 +281,9 @@ func (m *sim) act() {
 	case n < 82:
 		p.follow(p.fold.Seq() + uint64(m.rng.IntN(4)))
 	case n < 90:
-		m.verifies()
+		if m.rng.IntN(4) > 0 || !m.clears() {
+			m.verifies()
+		}
 	case n < 98 || !m.chaos:
 		m.people()
 	case n < 99:
@@ -281,7 +318,7 @@ func (m *sim) settleDown() {
 				p.step()
 			}
 		}
-		if m.verifies() {
+		if m.verifies() || m.clears() {
 			busy = true
 		}
 		if !busy {
@@ -332,6 +369,8 @@ type message struct {
 	record   ledger.Record
 	open     int // tasks that are not done
 	failed   *StepError
+	untidy   bool // something of an environment as a whole could not be done
+	last     bool // the environments as a whole are looked at, after all places
 	failures int
 }
 
@@ -355,15 +394,12 @@ func (m *sim) deliver(p *proc) {
 	msg := m.mail[i]
 	m.mail = slices.Delete(m.mail, i, i+1)
 	p.follow(msg.record.Seq)
-	a := p.fold.App(simApp)
-	if a == nil {
+	if p.fold.App(simApp) == nil {
 		return
 	}
 	m.say("     process %d handles event %d", p.id, msg.record.Seq)
 	msg.failed = nil
-	for _, env := range Environments(a) {
-		p.spawn(msg, Place{simApp, env}, nil)
-	}
+	p.handle(msg)
 }
 
 // proc is one promote process.
@@ -388,11 +424,29 @@ func (p *proc) start() {
 		epoch: foldtest.Epoch, url: "http://gateway", ledger: p, effects: p, gates: p, turns: newTurns(),
 		logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
-	if a := p.fold.App(simApp); a != nil { // what it does when it starts
-		for _, env := range Environments(a) {
-			p.spawn(&message{}, Place{simApp, env}, nil)
+	if p.fold.App(simApp) != nil { // what it does when it starts
+		p.handle(&message{})
+	}
+}
+
+// handle begins what Service.Handle does: all places, and then the environments as a whole, which come first as well where
+// the message is about no app.
+func (p *proc) handle(msg *message) {
+	msg.last = false
+	places := func() {
+		for _, env := range Environments(p.fold.App(simApp)) {
+			p.spawn(msg, Place{simApp, env}, nil)
 		}
 	}
+	if msg.record.Subject.App != "" {
+		places()
+		return
+	}
+	p.begin(msg, func() error {
+		err := p.settleEnvironments()
+		places()
+		return err
+	})
 }
 
 // kill cuts every task off. What was not acknowledged is delivered again.
@@ -438,6 +492,24 @@ type task struct {
 type killed struct{}
 
 func (p *proc) spawn(msg *message, at Place, giveUp *StepError) {
+	p.begin(msg, func() error {
+		if giveUp != nil {
+			if err := p.promoter.giveUp(context.Background(), giveUp); err != nil {
+				return err
+			}
+		}
+		return p.promoter.settle(context.Background(), at, func() {
+			for _, env := range Environments(p.fold.App(simApp)) {
+				if env != at.Env {
+					p.spawn(msg, Place{simApp, env}, nil)
+				}
+			}
+		})
+	})
+}
+
+// begin begins a part of handling a message.
+func (p *proc) begin(msg *message, do func() error) {
 	t := &task{msg: msg}
 	msg.open++
 	t.next, t.stop = iter.Pull(func(yield func(struct{}) bool) {
@@ -447,20 +519,81 @@ func (p *proc) spawn(msg *message, at Place, giveUp *StepError) {
 			}
 		}()
 		t.wait = yield
-		if giveUp != nil {
-			if t.err = p.promoter.giveUp(context.Background(), giveUp); t.err != nil {
-				return
-			}
-		}
-		t.err = p.promoter.settle(context.Background(), at, func() {
-			for _, env := range Environments(p.fold.App(simApp)) {
-				if env != at.Env {
-					p.spawn(msg, Place{simApp, env}, nil)
-				}
-			}
-		})
+		t.err = do()
 	})
 	p.tasks = append(p.tasks, t)
+}
+
+// settleEnvironments does what the service's method does.
+func (p *proc) settleEnvironments() error {
+	var errs []error
+	for _, e := range p.fold.Environments() {
+		if !e.Gone && (!e.Created || e.Ending != nil) {
+			errs = append(errs, p.settleEnvironment(e.Name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// settleEnvironment takes the steps of the service's method.
+func (p *proc) settleEnvironment(name events.Slug) error {
+	whole := Place{Env: name}
+	if _, ok := p.promoter.turns.begin(whole); !ok {
+		return nil
+	}
+	for {
+		var err error
+		switch e := p.fold.Environment(name); {
+		case e == nil:
+		case e.Ending != nil:
+			err = p.dissolve(e)
+		case !e.Created:
+			err = p.announce(e)
+		}
+		if !p.promoter.turns.end(whole) {
+			return err
+		}
+	}
+}
+
+func (p *proc) announce(e *fold.Environment) error {
+	about := events.About{ID: string(e.Name)}
+	made := events.Made{From: e.Made.From, Command: e.Made.ID}
+	if e.Since.Before(e.Made.At) {
+		return p.sayOfEnvironment(e.Name, &events.EnvironmentModified{About: about, Name: string(e.Name), Made: made}, e.Made.ID)
+	}
+	return p.sayOfEnvironment(e.Name, &events.EnvironmentCreated{About: about, Name: string(e.Name), Made: made}, e.Made.ID)
+}
+
+// dissolve takes the steps of the service's method, with the service's own guards.
+func (p *proc) dissolve(e *fold.Environment) error {
+	s := &Service{rt: &worker.Runtime{Fold: p.fold, Logger: p.promoter.logger}, promoter: p.promoter}
+	free, release := s.occupy(e.Name)
+	if free {
+		free = s.vacated(e.Name) || p.sim.sabotage == razesEarly
+	}
+	var err error
+	if free {
+		err = p.promoter.effects.Raze(context.Background(), e.Name, s.everIn(e.Name))
+	}
+	release(context.Background())
+	if !free || err != nil {
+		return err
+	}
+	if err := p.fails(); err != nil || p.sim.left[e.Name] && p.sim.sabotage != forgetsSettings {
+		return err
+	}
+	b := &events.EnvironmentDeleted{About: events.About{ID: string(e.Name)}, Name: string(e.Name), Made: events.Made{From: e.Made.From, Command: e.Ending.ID}}
+	return p.sayOfEnvironment(e.Name, b, e.Ending.ID)
+}
+
+func (p *proc) sayOfEnvironment(env events.Slug, b events.Body, command string) error {
+	e := events.New(events.Promote, p.sim.story.Now(), "", b)
+	_, err := p.Append(context.Background(), events.EnvironmentSubject(foldtest.Epoch, events.Promote, b.Type(), env, command), e)
+	if errors.As(err, new(*ledger.ExistsError)) {
+		return nil
+	}
+	return err
 }
 
 // pause is where a task leaves the process.
@@ -499,7 +632,20 @@ func (p *proc) settleMessage(t *task) {
 	if errors.As(t.err, &failed) {
 		t.msg.failed = failed
 	}
-	if t.msg.open--; t.msg.open > 0 || t.msg.failed == nil {
+	t.msg.untidy = t.msg.untidy || t.err != nil && failed == nil
+	if t.msg.open--; t.msg.open > 0 {
+		return
+	}
+	if !t.msg.last {
+		t.msg.last = true
+		p.begin(t.msg, p.settleEnvironments)
+		return
+	}
+	if t.msg.failed == nil {
+		if t.msg.untidy && t.msg.record.Seq > 0 {
+			t.msg.untidy = false
+			p.sim.mail = append(p.sim.mail, t.msg)
+		}
 		return
 	}
 	t.msg.failures++
@@ -507,6 +653,7 @@ func (p *proc) settleMessage(t *task) {
 		failed, t.msg.failed, t.msg.failures = t.msg.failed, nil, 0
 		p.sim.say("     process %d gives up: %v", p.id, failed)
 		p.sim.seen["given up"]++
+		t.msg.last = false
 		p.spawn(t.msg, failed.Place, failed)
 		return
 	}
@@ -652,7 +799,28 @@ func (p *proc) Clean(_ context.Context, at Place, keep []*fold.Slot, upTo int) e
 // Heal implements Effects.
 func (p *proc) Heal(context.Context, Version) error { return nil }
 
-func (p *proc) Raze(context.Context, events.Slug, []events.Slug) error { return nil }
+// Raze implements Effects.
+func (p *proc) Raze(_ context.Context, env events.Slug, _ []events.Slug) error {
+	w := p.sim.world
+	if err := p.fails(); err != nil {
+		return err
+	}
+	p.sim.oracle.razed(env)
+	for _, c := range slices.Sorted(maps.Keys(w.containers)) {
+		if w.containers[c].env == env {
+			if err := p.fails(); err != nil {
+				return err
+			}
+			delete(w.containers, c)
+			p.sim.say("     %s is removed", c)
+		}
+	}
+	if err := p.fails(); err != nil {
+		return err
+	}
+	delete(w.traffic, env)
+	return nil
+}
 
 func (p *proc) Look(context.Context, Version, *fold.Env, bool) ([]Finding, error) { return nil, nil }
 
@@ -741,6 +909,10 @@ func (m *sim) people() {
 			}
 		}
 	}
+	if a != nil && m.orders > 0 && m.rng.IntN(3) == 0 && m.environment(a) {
+		m.orders--
+		return
+	}
 	if m.budget--; a == nil || a.Runs.Len() < 4 && m.rng.IntN(3) == 0 {
 		m.push(a)
 		return
@@ -785,6 +957,64 @@ func (m *sim) people() {
 		command(events.VerbDeny)
 	}
 	m.sync()
+}
+
+// simMade is the environment that people make, and destroy.
+const simMade events.Slug = "demo"
+
+// environment lets somebody make or renew an environment, bring a version back there, or end it, as far as the gateway lets
+// them; it reports whether anybody did. Only one process at a time may end one: what keeps slots from being taken
+// meanwhile, the turns, is each process's own.
+func (m *sim) environment(a *fold.App) bool {
+	e := m.truth.Environment(simMade)
+	from := []events.Slug{"dev", "prod"}[m.rng.IntN(2)]
+	if e != nil {
+		from = e.Made.From
+	}
+	slot := a.Env(from).Live()
+	if slot != nil && !slot.Closing.Stands() {
+		slot = a.Env(from).Good(slot.N)
+	}
+	n := m.rng.IntN(10)
+	switch {
+	case e != nil && e.Ending != nil:
+		return false
+	case e != nil && n < 4 && len(m.procs) > 1:
+		return false
+	case e != nil && n < 2:
+		m.story.Command(events.Command{Verb: events.VerbDestroyEnvironment, Environment: simMade})
+	case e != nil && n < 4:
+		b := &events.EnvironmentExpired{About: events.About{ID: string(simMade)}, Environment: simMade, Command: e.Made.ID}
+		m.story.Write(events.EnvironmentSubject(foldtest.Epoch, events.Watch, b.Type(), simMade, e.Made.ID), "", b)
+		m.seen["expired"]++
+	case e != nil && n < 5, e == nil && a.Env(simMade).Gone && n == 0: // or a gateway that has not heard of its end
+		m.story.Command(events.Command{Verb: events.VerbRollback, App: simApp, Environment: simMade})
+	case slot == nil || slot.Kind == events.KindRemove:
+		return false
+	default:
+		if e == nil && a.Env(simMade).Gone {
+			m.seen["created again"]++
+		}
+		m.left[simMade] = true
+		m.story.Command(events.Command{
+			Verb: events.VerbCreateEnvironment, Environment: simMade, From: from,
+			Apps: []events.EnvironmentApp{{App: simApp, Slot: slot.N, Pins: events.Pins{Config: map[string]uint64{"KEY": m.followed}}}},
+		})
+	}
+	m.sync()
+	return true
+}
+
+// clears lets the gateway remove the settings of an environment that ends.
+func (m *sim) clears() bool {
+	if e := m.truth.Environment(simMade); e == nil || e.Ending == nil || !m.left[simMade] {
+		return false
+	}
+	m.left[simMade] = false
+	b := &events.SettingChanged{About: events.About{ID: "demo/hello/KEY"}, Key: "KEY", App: simApp, Environment: simMade, Version: m.followed, Deleted: true}
+	m.story.Write(events.SettingSubject(1, b.Type(), simApp, simMade, "KEY", m.followed), "", b)
+	m.sync()
+	return true
 }
 
 func (m *sim) push(a *fold.App) {
@@ -839,6 +1069,32 @@ func (o *oracle) before(r ledger.Record) {
 		if s != nil && b.Closing == events.Verified && s.Kind != events.KindRemove && !o.succeeded(b) {
 			o.sim.fail("slot %d of %s is closed as verified, and was not", b.Slot, b.Environment)
 		}
+	case *events.EnvironmentDeleted:
+		o.gone(r.Subject.Env)
+	}
+}
+
+// razed checks that nothing of an environment may come up any more when all of it is removed.
+func (o *oracle) razed(name events.Slug) {
+	env := o.sim.truth.App(simApp).Env(name)
+	if last := env.Last(); last != nil && last.Open() {
+		o.sim.fail("%s is razed while slot %d is open", name, last.N)
+	}
+	if live := env.Live(); live != nil && live.Kind != events.KindRemove {
+		o.sim.fail("%s is razed while slot %d is live", name, live.N)
+	}
+}
+
+// gone checks that nothing of an environment is left when that is said.
+func (o *oracle) gone(name events.Slug) {
+	o.razed(name)
+	if o.sim.left[name] {
+		o.sim.fail("%s is gone, and has settings", name)
+	}
+	for c, r := range o.sim.world.containers {
+		if r.env == name {
+			o.sim.fail("%s is gone, and %s is there", name, c)
+		}
 	}
 }
 
@@ -865,6 +1121,9 @@ func (o *oracle) taken(a *fold.App, b *events.SlotTaken) {
 			m.fail("slot %d of %s does not hold the version of %d", b.Slot, b.Environment, b.From)
 		}
 	}
+	if b.Kind == events.KindCreate {
+		o.furnished(env, b)
+	}
 	if b.Kind != events.KindDeploy {
 		return
 	}
@@ -890,6 +1149,27 @@ func (o *oracle) taken(a *fold.App, b *events.SlotTaken) {
 		}
 	}
 	o.order(a, env, b, run)
+}
+
+// furnished checks that an environment which somebody made gets what they asked for.
+func (o *oracle) furnished(env *fold.Env, b *events.SlotTaken) {
+	for _, s := range env.Slots {
+		if s.Command == b.Command {
+			o.sim.fail("slots %d and %d of %s are both taken for %s", s.N, b.Slot, b.Environment, b.Command)
+		}
+	}
+	for _, r := range o.sim.story.Records(0) {
+		c, ok := r.Event.Body.(*events.CommandReceived)
+		if !ok || c.ID != b.Command {
+			continue
+		}
+		from := o.sim.truth.App(simApp).Env(c.From).Slot(c.Apps[0].Slot)
+		if from.Digest != b.Digest || from.Run != b.Run || !maps.Equal(c.Apps[0].Pins.Config, b.Pins.Config) || from.Defined() != b.Like {
+			o.sim.fail("slot %d of %s holds %+v, asked for was slot %d of %s", b.Slot, b.Environment, b, from.N, c.From)
+		}
+		return
+	}
+	o.sim.fail("slot %d of %s is taken, and nobody asked for it", b.Slot, b.Environment)
 }
 
 // order checks that nobody is replaced who must not be: a newer run, or what an operator brought back,
@@ -959,6 +1239,11 @@ func (o *oracle) rest() error {
 	for _, env := range Environments(a) {
 		o.restIn(a, a.Env(env), m.world.traffic[env])
 	}
+	for _, e := range m.truth.Environments() {
+		if !e.Gone && (!e.Created || e.Ending != nil) {
+			m.fail("environment %s was left half made, or half destroyed: %+v", e.Name, *e)
+		}
+	}
 	return m.err
 }
 
@@ -968,6 +1253,9 @@ func (o *oracle) restIn(a *fold.App, env *fold.Env, to route) {
 	want := 0
 	if live != nil {
 		want = live.N
+	}
+	if env.Gone && len(to.instances) == 0 {
+		to.slot = want // its entry was removed
 	}
 	if to.slot != want {
 		m.fail("traffic of %s rests on slot %d, not on %d", env.Name, to.slot, want)
@@ -981,6 +1269,12 @@ func (o *oracle) restIn(a *fold.App, env *fold.Env, to route) {
 	if live != nil && live.Kind == events.KindDeploy && live.Closing != "" && live.Closing != events.Verified &&
 		!slices.ContainsFunc(slices.Collect(env.Slots.All())[live.N:], func(s *fold.Slot) bool { return s.Kind != events.KindDeploy }) {
 		m.fail("slot %d of %s was rejected, and nothing was brought back", live.N, env.Name)
+	}
+	if live != nil && live.Kind == events.KindCreate && live.Closing == events.Rejected && last.N == live.N {
+		m.fail("slot %d of %s was rejected, and nothing took its place", live.N, env.Name)
+	}
+	if env.Plan != nil && env.Carrier() == nil && (last == nil || !last.Open()) && a.Hold == nil {
+		m.fail("%s was never furnished", env.Name)
 	}
 	if len(env.Rollbacks) > 0 && !last.Open() {
 		m.fail("a rollback of %s was not answered", env.Name)
@@ -1016,5 +1310,5 @@ func (o *oracle) concluded(a *fold.App, env *fold.Env) {
 
 // String names what is broken in failures.
 func (s sabotage) String() string {
-	return strings.Split("nothing,no commit point,no greater slot,no write once,cleans too much,adopts anything", ",")[s]
+	return strings.Split("nothing,no commit point,no greater slot,no write once,cleans too much,adopts anything,razes early,forgets settings", ",")[s]
 }

@@ -235,6 +235,9 @@ func (a *App) apply(r ledger.Record, policy string, known *definitions) (bool, e
 	case *events.SlotClosed:
 		return true, a.closeSlot(r, b)
 	case *events.CommandReceived:
+		if b.Repeats != "" {
+			return false, nil
+		}
 		return true, a.command(r, b)
 	case *events.SettingChanged:
 		a.applySetting(r.Seq, false, b.Environment, b.Key, Setting{Version: b.Version, Deleted: b.Deleted, Actor: b.Actor})
@@ -532,6 +535,9 @@ func (a *App) command(r ledger.Record, b *events.CommandReceived) error {
 		return nil
 	case events.VerbRollback:
 		e := a.ownEnv(b.Environment)
+		if e.Ending || e.Gone { // nobody brings anything back to what ends
+			return nil
+		}
 		e.Rollbacks = append(slices.Clone(e.Rollbacks), c)
 		return nil
 	}

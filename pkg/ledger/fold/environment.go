@@ -136,7 +136,7 @@ func (f *Fold) end(e *Environment, why Ending, seq uint64) {
 		return
 	}
 	e.Ending = &why
-	f.eachIn(e.Name, seq, func(env *Env) { env.Ending = true })
+	f.eachIn(e.Name, seq, func(env *Env) { env.Ending, env.Rollbacks = true, nil })
 }
 
 // eachIn changes every app that ever had anything in an environment.
