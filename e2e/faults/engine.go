@@ -13,6 +13,10 @@ const patience = 15 * time.Second
 
 // watch does what an operator does about an Engine that has locked up: it starts it again. Containers go on meanwhile.
 func watch(t *testing.T, d *enginetest.Dockerd) (stop func()) {
+	about, err := d.Engine.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -24,14 +28,14 @@ func watch(t *testing.T, d *enginetest.Dockerd) (stop func()) {
 			case <-time.After(time.Second):
 			}
 			asking, end := context.WithTimeout(ctx, patience)
-			info, err := d.Engine.Info(asking)
+			_, err := d.Engine.Info(asking)
 			end()
 			if err == nil || ctx.Err() != nil {
 				continue
 			}
 			d.Kill()
 			d.Start()
-			t.Logf("the Engine had locked up (%v), and was started again: the %d. time; its release is known for it: %t", err, times, info.LocksUp())
+			t.Logf("the Engine had locked up (%v), and was started again: the %d. time; release %s is known for it: %t", err, times, about.Version, about.LocksUp())
 			times++
 		}
 	}()
