@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"time"
 
 	"github.com/docker/docker/api/types/image"
@@ -37,13 +38,17 @@ func (e *Engine) Push(ctx context.Context, name string, credentials Credentials)
 	return digest, e.fault(ctx, pullSilence, doing, err)
 }
 
+// reported is how an engine with containerd's image store says what it pushed: in a line for people.
+var reported = regexp.MustCompile(`: digest: (sha256:[0-9a-f]{64}) size: [0-9]+$`)
+
 // pushed reads a push's stream of progress to its end and returns the digest that it reports.
 func pushed(r io.Reader, heard func()) (digest string, err error) {
 	d := json.NewDecoder(r)
 	for {
 		var message struct {
-			Error string `json:"error"`
-			Aux   struct {
+			Error  string `json:"error"`
+			Status string `json:"status"`
+			Aux    struct {
 				Digest string `json:"Digest"`
 			} `json:"aux"`
 		}
@@ -58,6 +63,10 @@ func pushed(r io.Reader, heard func()) (digest string, err error) {
 			return "", errors.New(message.Error)
 		case message.Aux.Digest != "":
 			digest = message.Aux.Digest
+		case digest == "":
+			if found := reported.FindStringSubmatch(message.Status); found != nil {
+				digest = found[1]
+			}
 		}
 		heard()
 	}
