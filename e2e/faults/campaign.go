@@ -58,6 +58,8 @@ type campaign struct {
 	began   time.Time
 
 	armed   bool
+	lives   int       // begun while armed
+	resting time.Time // when the present one is to end, if it is let be
 	plans   map[string]*orders
 	pids    map[string]int
 	blown   map[int]time.Time // when a process was killed from outside
@@ -86,7 +88,7 @@ func run(t *testing.T, binaries system.Binaries, o options) {
 	defer c.trail.close()
 	environment := func(program string) []string {
 		env := []string{"TOWPATH_PASSED=" + trailFile}
-		if plan := c.plans[program]; c.armed && plan != nil {
+		if plan := c.plans[program]; c.armed && plan != nil && !c.rests() {
 			env = append(env, "TOWPATH_KILL="+plan.life())
 		}
 		return env
@@ -145,6 +147,30 @@ func (c *campaign) close() {
 	}
 	if c.t.Failed() {
 		c.t.Logf("logs of the %s system:\n%s", c.o.shape, c.system.LogTail(15))
+	}
+}
+
+// Where everything dies at once and is at work within a second, what takes longer than that would never come to its end:
+// some lives are let be for a while.
+const (
+	restEvery = 10 // lives
+	restFor   = 6 * time.Second
+)
+
+// rests reports whether the life that begins now is one of those.
+func (c *campaign) rests() bool {
+	if c.lives++; c.o.shape != system.AllInOne || c.lives%restEvery != 0 {
+		return false
+	}
+	c.resting = time.Now().Add(restFor)
+	return true
+}
+
+// wake ends a life that was let be.
+func (c *campaign) wake() {
+	if !c.resting.IsZero() && time.Now().After(c.resting) {
+		c.resting = time.Time{}
+		c.blow(c.system.Programs()[0])
 	}
 }
 
@@ -299,6 +325,7 @@ func (c *campaign) keep(what string, enough func() bool, b *blows, down ...strin
 	defer tick.Stop()
 	for ; ; <-tick.C {
 		c.revive(down)
+		c.wake()
 		if err := c.trail.read(); err != nil {
 			c.break_(err)
 			break

@@ -15,7 +15,7 @@ var (
 	kills  = flag.Int("kills", 100, "long campaign: kills at each boundary in each shape")
 	runs   = flag.Int("runs", 500, "long campaign: runs in each shape")
 	outage = flag.Duration("outage", 20*time.Second, "long campaign: how long the bus is away while the separate services are killed")
-	budget = flag.Duration("budget", 25*time.Minute, "long campaign: after so long in one shape no more is begun")
+	budget = flag.Duration("budget", 30*time.Minute, "long campaign: after so long in one shape no more is begun")
 )
 
 // TestCampaign is the short campaign, or with -long the one of `make faults`.

@@ -165,6 +165,29 @@ func TestReplicasBecomeHealthy(t *testing.T) {
 	}
 }
 
+// The time to become healthy is the container's, not that of the process which waits for it: one that dies again and again
+// must not wait for ever.
+func TestTimeToBecomeHealthyIsTheContainers(t *testing.T) {
+	t.Parallel()
+	b := start(t)
+	s := b.spec(1, serving("-health", "500"))
+	s.Place.App, s.HealthTimeout, s.Replicas = "never", 20*time.Second, 1
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	defer cancel()
+	if _, err := b.Prepare(ctx, s); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	_, err := b.Prepare(t.Context(), s)
+	var fault *UnhealthyError
+	if !errors.As(err, &fault) || fault.Reason != NotHealthy {
+		t.Fatal(err)
+	}
+	if took := time.Since(begun); took > s.HealthTimeout {
+		t.Errorf("it was waited for %s more, though most of %s was over", took, s.HealthTimeout)
+	}
+}
+
 func TestFaultsOfTheApp(t *testing.T) {
 	t.Parallel()
 	b := start(t)

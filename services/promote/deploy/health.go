@@ -122,11 +122,11 @@ func askPort(s Spec) probe {
 	}
 }
 
-// await returns the state of a container once it is healthy. One that ends, or is not healthy in time,
-// is an *UnhealthyError.
+// await returns the state of a container once it is healthy. One that ends, or is not healthy in time since it was started,
+// by whichever process, is an *UnhealthyError. It is asked at least once.
 func (d *Deployer) await(ctx context.Context, st *stage, id, name string) (engine.State, error) {
 	ask := d.probe(st)
-	deadline := time.Now().Add(st.spec.HealthTimeout)
+	var deadline time.Time
 	why, restarts := "", -1
 	for wait := probeFirst; ; wait = min(wait*3/2, probeLast) {
 		state, err := st.engine.Inspect(ctx, id)
@@ -137,6 +137,9 @@ func (d *Deployer) await(ctx context.Context, st *stage, id, name string) (engin
 			return state, err
 		case !state.Running() || restarts >= 0 && state.Restarts > restarts:
 			return state, d.exited(ctx, st, state)
+		}
+		if restarts < 0 {
+			deadline = time.Now().Add(st.spec.HealthTimeout - st.age(state))
 		}
 		restarts = state.Restarts
 		if why, err = ask(ctx, state); err != nil || why == "" {

@@ -21,6 +21,15 @@ type stage struct {
 	engine *engine.Engine
 	image  engine.Image
 	mounts []engine.Mount
+	clock  func() time.Time // the engine's; nil: it did not say
+}
+
+// age is how long a container has been running, by its engine's clock; 0 where that is not known.
+func (st *stage) age(state engine.State) time.Duration {
+	if st.clock == nil || state.Started.IsZero() {
+		return 0
+	}
+	return max(0, st.clock().Sub(state.Started))
 }
 
 // Prepare makes the version of s run, all replicas healthy, without any traffic, and returns them in
@@ -61,7 +70,7 @@ func (d *Deployer) stage(ctx context.Context, s Spec) (*stage, error) {
 		return nil, err
 	}
 	st := &stage{spec: s, engine: e}
-	if st.image, err = d.image(ctx, e, s); err != nil {
+	if err = st.pull(ctx); err != nil {
 		return nil, err
 	}
 	if st.mounts, err = d.placeSecrets(ctx, e, s); err != nil {
@@ -70,11 +79,16 @@ func (d *Deployer) stage(ctx context.Context, s Spec) (*stage, error) {
 	return st, nil
 }
 
-// image makes sure that the engine has the image, by digest, and can run it.
-func (d *Deployer) image(ctx context.Context, e *engine.Engine, s Spec) (engine.Image, error) {
+// pull makes sure that the engine has the image, by digest, and can run it.
+func (st *stage) pull(ctx context.Context) error {
+	s, e := st.spec, st.engine
 	info, err := e.Info(ctx)
 	if err != nil {
-		return engine.Image{}, err
+		return err
+	}
+	if !info.Time.IsZero() {
+		ahead := time.Until(info.Time)
+		st.clock = func() time.Time { return time.Now().Add(ahead) }
 	}
 	wrong := func(why string) error {
 		return &UnhealthyError{
@@ -82,17 +96,17 @@ func (d *Deployer) image(ctx context.Context, e *engine.Engine, s Spec) (engine.
 			Do: "build the image for " + info.OS + "/" + info.Architecture,
 		}
 	}
-	image, err := e.Pull(ctx, s.Repository, s.Digest, s.Credentials)
+	st.image, err = e.Pull(ctx, s.Repository, s.Digest, s.Credentials)
 	if errors.Is(err, engine.ErrNoPlatform) {
-		return image, wrong(fmt.Sprintf("the image %s has nothing for %s/%s", s.Digest, info.OS, info.Architecture))
+		return wrong(fmt.Sprintf("the image %s has nothing for %s/%s", s.Digest, info.OS, info.Architecture))
 	}
 	if err != nil {
-		return image, err
+		return err
 	}
-	if image.OS != info.OS || !runs(info.Architecture, image.Architecture) {
-		return image, wrong(fmt.Sprintf("the image %s is for %s/%s, the engine is %s/%s", s.Digest, image.OS, image.Architecture, info.OS, info.Architecture))
+	if st.image.OS != info.OS || !runs(info.Architecture, st.image.Architecture) {
+		return wrong(fmt.Sprintf("the image %s is for %s/%s, the engine is %s/%s", s.Digest, st.image.OS, st.image.Architecture, info.OS, info.Architecture))
 	}
-	return image, nil
+	return nil
 }
 
 // runs reports whether a machine runs programs for an architecture by itself.
