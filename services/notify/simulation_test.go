@@ -121,13 +121,13 @@ var openings = []func(*model, *simulation.World){
 	func(m *model, w *simulation.World) {
 		m.down(1)
 		buildEnds(w.Story, events.Error)
-		isStuck(w.Story)
+		isStuck(w.Story, 1)
 	},
 	// It was down for long.
 	func(m *model, w *simulation.World) {
 		m.down(1)
 		buildEnds(w.Story, events.Error)
-		isStuck(w.Story)
+		isStuck(w.Story, 1)
 		w.Story.Pass(2 * maxAge)
 	},
 	// It had told of a failure of which another event tells as well.
