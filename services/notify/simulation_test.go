@@ -451,7 +451,7 @@ func (m *model) rest(w *simulation.World) error {
 			m.told(r, policy.NoticeDrift, nil, "", b.Environment)
 		}
 	}
-	for _, run := range a.Runs {
+	for run := range a.Runs.All() {
 		last := m.last(run)
 		switch run.Status() {
 		case fold.Done:
@@ -510,7 +510,7 @@ func (m *model) told(r ledger.Record, kind string, run *fold.Run, stage string, 
 // others lets time pass, a worker go on, or a person act.
 func (m *model) others(w *simulation.World) {
 	a := w.Truth.App("hello")
-	run := a.Runs[w.Rand.IntN(len(a.Runs))]
+	run := a.Run(1 + w.Rand.IntN(a.Runs.Len()))
 	switch w.Rand.IntN(16) {
 	case 0, 1:
 		w.Story.Pass(time.Duration(w.Rand.IntN(30)) * time.Minute)
@@ -519,7 +519,7 @@ func (m *model) others(w *simulation.World) {
 			w.Story.Pass(2 * maxAge)
 		}
 	case 3:
-		if len(a.Runs) < 4 {
+		if a.Runs.Len() < 4 {
 			w.Story.Push(run.Definition, "")
 		}
 	case 4:
@@ -652,7 +652,7 @@ func promotes(w *simulation.World, a *fold.App, run *fold.Run, e *fold.RunEnv, h
 		b.Result = events.Result{Environment: e.Name, Attempt: e.Promote.Attempt, Trouble: &events.Trouble{What: "deploying", Why: "it does not start"}}
 		say(w, run, subject(b.Type(), ""), b)
 	default:
-		n := len(a.Env(e.Name).Slots) + 1
+		n := a.Env(e.Name).Slots.Len() + 1
 		slot(n, &events.SlotTaken{About: about(n), Slot: n, Run: run.N, Attempt: e.Promote.Attempt, Digest: run.Artifact.Digest, ArtifactID: run.ArtifactID, Kind: events.KindDeploy, Environment: e.Name})
 	}
 }

@@ -1153,7 +1153,7 @@ func (o *oracle) taken(a *fold.App, b *events.SlotTaken) {
 
 // furnished checks that an environment which somebody made gets what they asked for.
 func (o *oracle) furnished(env *fold.Env, b *events.SlotTaken) {
-	for _, s := range env.Slots {
+	for s := range env.Slots.All() {
 		if s.Command == b.Command {
 			o.sim.fail("slots %d and %d of %s are both taken for %s", s.N, b.Slot, b.Environment, b.Command)
 		}
