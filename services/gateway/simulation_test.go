@@ -158,7 +158,7 @@ var openings = []func(*model, *simulation.World){
 func (m *model) advance(w *simulation.World, there func(*fold.Run) bool) {
 	for {
 		a := w.Story.App("a")
-		run := a.Run(1 + a.Runs.Len()-1)
+		run := a.Newest()
 		if there(run) {
 			return
 		}
