@@ -84,6 +84,25 @@ func (a *Agent) refuse() {
 	a.connect(Master)
 }
 
+// StartTLS starts a server that speaks TLS alone, with these PEM files.
+func StartTLS(t testing.TB, cert, key string) *Agent {
+	t.Helper()
+	a := prepare(t)
+	a.args = []string{"-bootstrap"}
+	a.URL = fmt.Sprintf("https://127.0.0.1:%d", a.ports.http)
+	all := a.config["ports"].(map[string]int)
+	all["http"], all["https"] = -1, a.ports.http
+	a.config["tls"] = map[string]any{"https": map[string]any{"cert_file": cert, "key_file": key}}
+	a.Start()
+	client, err := api.NewClient(&api.Config{Address: a.URL, TLSConfig: api.TLSConfig{CAFile: cert}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.API = client
+	a.AwaitLeader()
+	return a
+}
+
 // StartCluster starts servers that elect a leader.
 func StartCluster(t testing.TB, size int) []*Agent {
 	t.Helper()
