@@ -34,7 +34,7 @@ func consulCommand(ts *testscript.TestScript, neg bool, args []string) {
 		loseConsul(h, 0)
 	case verb == "lose" && len(rest) == 0 && len(h.consul) > 1:
 		loseConsul(h, 1)
-		awaitText(ts, "", func() (string, error) {
+		awaitText(ts, consulBound, "", func() (string, error) {
 			leader, err := h.consul[0].API.Status().Leader()
 			if err != nil && strings.Contains(err.Error(), "No cluster leader") {
 				return "", nil
@@ -52,12 +52,12 @@ func consulCommand(ts *testscript.TestScript, neg bool, args []string) {
 	case verb == "allow" && len(rest) == 2:
 		h.consul[0].Allow(rest[0], rest[1])
 	case verb == "services" && len(rest) == 2:
-		awaitText(ts, rest[1], func() (string, error) {
+		awaitText(ts, consulBound, rest[1], func() (string, error) {
 			entries, _, err := h.consul[0].API.Health().Service(rest[0], "", true, nil)
 			return fmt.Sprint(len(entries)), err
 		})
 	case verb == "tokens" && len(rest) == 1:
-		awaitText(ts, rest[0], func() (string, error) {
+		awaitText(ts, consulBound, rest[0], func() (string, error) {
 			tokens, _, err := h.consul[0].API.ACL().TokenList(nil)
 			count := 0
 			for _, token := range tokens {
@@ -68,7 +68,7 @@ func consulCommand(ts *testscript.TestScript, neg bool, args []string) {
 			return fmt.Sprint(count), err
 		})
 	case verb == "keys" && len(rest) == 2:
-		awaitText(ts, rest[1], func() (string, error) {
+		awaitText(ts, consulBound, rest[1], func() (string, error) {
 			keys, _, err := h.consul[0].API.KV().Keys(rest[0], "", nil)
 			return fmt.Sprint(len(keys)), err
 		})
@@ -99,15 +99,15 @@ func loseConsul(h *holder, but int) {
 }
 
 // awaitText waits until what is looked at is as wanted.
-func awaitText(ts *testscript.TestScript, want string, look func() (string, error)) {
-	deadline := time.Now().Add(consulBound)
+func awaitText(ts *testscript.TestScript, bound time.Duration, want string, look func() (string, error)) {
+	deadline := time.Now().Add(bound)
 	for {
 		got, err := look()
 		if err == nil && got == want {
 			return
 		}
 		if time.Now().After(deadline) {
-			ts.Fatalf("it is %q (%v), not %q, after %s", got, err, want, consulBound)
+			ts.Fatalf("it is %q (%v), not %q, after %s", got, err, want, bound)
 		}
 		pause(100 * time.Millisecond)
 	}

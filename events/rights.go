@@ -59,6 +59,9 @@ var rights = map[Type][]Writer{
 	// Promote has the engines and may read the settings: it alone can find that they are not as the ledger says.
 	TypeDriftDetected: {Promote},
 	TypeDriftResolved: {Promote},
+	// These two log in to stores of settings, each for itself.
+	TypeAlarmRaised:   {Promote, Gateway},
+	TypeAlarmResolved: {Promote, Gateway},
 
 	TypeLedgerRestored: {Ledger},
 

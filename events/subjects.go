@@ -26,6 +26,7 @@ const (
 	BucketConfig    = "CONFIG"    // settings of the embedded store
 	BucketSecrets   = "SECRETS"   // the same, encrypted
 	BucketPinned    = "PINNED"    // configuration as it was read and written, for stores that forget
+	BucketIssued    = "ISSUED"    // key: <env>.<app>.<slot>.<container>; accessors of tokens that apps were given for their start
 	BucketDiscovery = "DISCOVERY" // key: <env>.<app>; where the edge sends requests
 	BucketTries     = "TRIES"     // key: <service>.<durable>.<sequence>; messages that are being tried again
 	BucketAside     = "ASIDE"     // key: <service>.<durable>.<sequence>; messages that nobody acts on, and why

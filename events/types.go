@@ -59,4 +59,6 @@ var bodies = map[Type]func() Body{
 	TypeEnvironmentExpired:   func() Body { return new(EnvironmentExpired) },
 	TypeDriftDetected:        func() Body { return new(DriftDetected) },
 	TypeDriftResolved:        func() Body { return new(DriftResolved) },
+	TypeAlarmRaised:          func() Body { return new(AlarmRaised) },
+	TypeAlarmResolved:        func() Body { return new(AlarmResolved) },
 }

@@ -1,7 +1,7 @@
 // Command sample is the app that scenarios carry to production. It is a static program that runs in an empty
 // image (FROM scratch), and its first argument says how it behaves:
 //
-//	serve      answer on $PORT (8080): /, /health, /setting?key=, /env?key=, /secret?key=, /slow?for=, /mode
+//	serve      answer on $PORT (8080): /, /health, /setting?key=, /env?key=, /secret?key=, /slow?for=, /mode, /exit?after=
 //	sick       the same, but /health answers 500
 //	mute       accept connections and never answer
 //	crash      exit 3 at once
@@ -23,6 +23,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -44,7 +45,7 @@ func run(args []string) error {
 		if os.Getenv("MODE") == "broken" {
 			return errors.New("MODE is broken: this app cannot start with it")
 		}
-		if err := discover(); err != nil {
+		if err := errors.Join(discover(), unlock()); err != nil {
 			return err
 		}
 		return serve(mode == "sick")
@@ -91,6 +92,9 @@ func version() string {
 }
 
 func secret(key string) string {
+	if kept != nil {
+		return kept.read(key)
+	}
 	for _, folder := range []string{os.Getenv("TOWPATH_SECRETS"), "/run/secrets"} {
 		if folder == "" {
 			continue
@@ -120,6 +124,19 @@ func serve(sick bool) error {
 	})
 	mux.HandleFunc("/secret", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(w, secret(r.FormValue("key")))
+	})
+	// With after, ends the app then; says in any case whether it was told to end.
+	var leaving atomic.Bool
+	mux.HandleFunc("/exit", func(w http.ResponseWriter, r *http.Request) {
+		if after, err := time.ParseDuration(r.FormValue("after")); err == nil {
+			leaving.Store(true)
+			time.AfterFunc(after, func() { os.Exit(5) })
+		}
+		if leaving.Load() {
+			fmt.Fprintln(w, "leaving")
+		} else {
+			fmt.Fprintln(w, "staying")
+		}
 	})
 	// Fails where the mode that operators set is not one that the app knows.
 	mux.HandleFunc("/mode", func(w http.ResponseWriter, r *http.Request) {

@@ -45,6 +45,7 @@ var bucketHistory = map[string]int64{
 	events.BucketConfig:    64,
 	events.BucketSecrets:   64,
 	events.BucketDiscovery: 1,
+	events.BucketIssued:    1,
 	events.BucketNotify:    1,
 	events.BucketPinned:    1,
 	events.BucketTries:     1,
@@ -57,7 +58,8 @@ const triesLife = 7 * 24 * time.Hour
 func bucketStreams() []jetstream.StreamConfig {
 	var all []jetstream.StreamConfig
 	for _, name := range []string{
-		events.BucketActors, events.BucketAside, events.BucketConfig, events.BucketDiscovery, events.BucketNotify, events.BucketPinned, events.BucketSecrets, events.BucketTries,
+		events.BucketActors, events.BucketAside, events.BucketConfig, events.BucketDiscovery, events.BucketIssued, events.BucketNotify, events.BucketPinned,
+		events.BucketSecrets, events.BucketTries,
 	} {
 		subjects := "$KV." + name + ".>"
 		stream := jetstream.StreamConfig{

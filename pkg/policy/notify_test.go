@@ -46,7 +46,7 @@ notify:
 	}
 	for _, says := range []string{
 		"notify[0].name", "notify[0].url: must be https://host/path", "notify[1]: name and one of url and urlFile", "given twice, first on line 4",
-		"notify[2].urlFile: must be an absolute path", "notify[3].kinds[0]: must be one of approval, stuck, failed, done, drift", "notify[4].kinds", "notify[5].token: unknown key", "notify[5]: name and one",
+		"notify[2].urlFile: must be an absolute path", "notify[3].kinds[0]: must be one of approval, stuck, failed, done, drift, alarm", "notify[4].kinds", "notify[5].token: unknown key", "notify[5]: name and one",
 	} {
 		if !strings.Contains(err.Error(), says) {
 			t.Errorf("it does not say %q:\n%v", says, err)

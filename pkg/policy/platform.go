@@ -50,10 +50,11 @@ const (
 	NoticeFailed   = "failed"   // the author has to act
 	NoticeDone     = "done"     // a run is verified in its last environment
 	NoticeDrift    = "drift"    // something was changed behind Towpath's back
+	NoticeAlarm    = "alarm"    // somebody else may hold what was handed over for a service or a container alone
 )
 
 // NoticeKinds are all kinds of notifications.
-var NoticeKinds = []string{NoticeApproval, NoticeStuck, NoticeFailed, NoticeDone, NoticeDrift}
+var NoticeKinds = []string{NoticeApproval, NoticeStuck, NoticeFailed, NoticeDone, NoticeDrift, NoticeAlarm}
 
 // Engines says which Docker Engine does what.
 type Engines struct {

@@ -50,6 +50,8 @@ type Vault struct {
 	RoleIDFile   string
 	SecretIDFile string // holds a response-wrapping token around a single-use secret id; it is replaced by the next one
 	TokenFile    string
+	// AppAddress is Consul's AppAddress for this server.
+	AppAddress string
 }
 
 // The defaults of paths.
@@ -115,6 +117,7 @@ func (r reader) vault(node *yaml.Node, key string) *Vault {
 		"roleIDFile":   func(n *yaml.Node, key string) { v.RoleIDFile = r.file(n, key, true) },
 		"secretIDFile": func(n *yaml.Node, key string) { v.SecretIDFile = r.file(n, key, true) },
 		"tokenFile":    func(n *yaml.Node, key string) { v.TokenFile = r.file(n, key, true) },
+		"appAddress":   func(n *yaml.Node, key string) { v.AppAddress = r.server(n, key) },
 	})
 	roles := v.RoleIDFile != "" || v.SecretIDFile != ""
 	switch {

@@ -2,6 +2,11 @@ package settings
 
 import (
 	"context"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/policy"
@@ -16,7 +21,7 @@ type Holder struct {
 	Keys    []string // that the app declares, of the access's kind
 }
 
-// Grant is what a Holder's containers are given so that they find their settings of one kind.
+// Grant is what a Holder's containers, or one of them, are given so that they find their settings of one kind.
 type Grant struct {
 	Env   map[string]string // variables
 	Files map[string]Secret // files beside the app's secrets, by name
@@ -28,9 +33,66 @@ type Access interface {
 	// Grant lets a holder read its settings. It may be called any number of times for one holder; what was given
 	// before stays good, or is replaced by what is returned.
 	Grant(ctx context.Context, h Holder) (Grant, error)
-	// Revoke takes away what was granted to slots of an app in an environment, but those that keep reports true for.
-	// What is gone already is fine.
+	// Revoke takes away what was granted to slots of an app in an environment, and issued to their containers, but
+	// those that keep reports true for. What is gone already is fine.
 	Revoke(ctx context.Context, install string, env, app events.Slug, keep func(slot int) bool) error
+}
+
+// Container is one of a Holder's containers, as an Issuer knows it.
+type Container struct {
+	Name   string // within the slot, a slug: the number of a replica, or what else it is for
+	Folder string // where it finds the files that are its own
+	// Started tells when it was started last. Nil: it is about to be made.
+	Started func(context.Context) (time.Time, error)
+	// Lost says that files which it was given are gone.
+	Lost bool
+}
+
+// Issuer gives each container files of its own, which each of its starts can use once. It is safe for concurrent use,
+// for one container by one caller at a time.
+type Issuer interface {
+	// Issue returns what a container is to have for its next start, and no files where what it has is good for that.
+	// What containers of that name had is taken away where this one is about to be made, and what earlier starts of it
+	// used once a later one has begun.
+	Issue(ctx context.Context, h Holder, c Container) (Grant, error)
+	// Issued says that the container has what Issue returned last.
+	Issued(ctx context.Context, h Holder, c Container) error
+}
+
+// Guard finds out that somebody else has used what was handed over for a service or a container alone. It is safe for
+// concurrent use and bounds each wait.
+type Guard interface {
+	// Alarms returns those that stand. whole is false where others may stand that it cannot know of now.
+	Alarms(ctx context.Context) (standing []events.Alarm, whole bool)
+}
+
+// Alarms returns the alarms that stand at all stores of settings, and the environments of which it cannot be known
+// now whether there are others.
+func (s *Store) Alarms(ctx context.Context) (standing []events.Alarm, unsure []events.Slug) {
+	ask := func(env events.Slug, of any) {
+		g, guards := of.(Guard)
+		if !guards {
+			return
+		}
+		found, whole := g.Alarms(ctx)
+		for _, one := range found {
+			if !slices.Contains(standing, one) {
+				standing = append(standing, one)
+			}
+		}
+		if !whole {
+			unsure = append(unsure, env)
+		}
+	}
+	for _, kind := range []Kind{Config, Secrets} {
+		for env, p := range s.external[kind] {
+			ask(env, p)
+		}
+		for env, a := range s.access[kind] {
+			ask(env, a)
+		}
+	}
+	return standing, unsure
 }
 
 // UseAccess lets apps that ask for it find an environment's settings of one kind themselves. Environments for which it
@@ -47,5 +109,25 @@ func (s *Store) Access(env events.Slug, kind Kind) Access {
 	return a
 }
 
-// FilesFolder is where an app's containers find its secrets, and the Files of a Grant.
-const FilesFolder = "/run/secrets"
+// FilesFolder is where an app's containers find its secrets, and the Files of a Grant. OwnFolder has a folder for each
+// container of a version, with what was issued to it alone.
+const (
+	FilesFolder = "/run/secrets"
+	OwnFolder   = FilesFolder + "/own"
+)
+
+// HostGateway is the name under which containers reach the machine of their engine.
+const HostGateway = "host.docker.internal"
+
+// FromContainers is where containers reach a server. One on the loopback of their engine's machine they reach at the
+// machine's own name.
+func FromContainers(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return address
+	}
+	if ip := net.ParseIP(u.Hostname()); u.Hostname() == "localhost" || ip != nil && ip.IsLoopback() {
+		u.Host = HostGateway + strings.TrimPrefix(u.Host, strings.TrimSuffix(u.Host, ":"+u.Port()))
+	}
+	return u.String()
+}

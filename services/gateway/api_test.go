@@ -499,6 +499,39 @@ func TestDoctor(t *testing.T) {
 	s.ledger.OpenDoor()
 }
 
+// What a person must look into is listed, and doctor says so, until it is mended.
+func TestAlarms(t *testing.T) {
+	s := newStation(t)
+	doctor := func() check {
+		t.Helper()
+		for _, c := range get[[]check](s, "GET", "/v1/doctor", nil) {
+			if c.Name == "alarms" {
+				return c
+			}
+		}
+		t.Fatal("doctor does not look")
+		return check{}
+	}
+	if list := get[[]view.Alarm](s, "GET", "/v1/alarms", nil); len(list) > 0 || doctor().Status != checkOK {
+		t.Errorf("%+v, doctor %+v", list, doctor())
+	}
+	alarm := events.Alarm{Environment: "prod", What: "login of promote at Vault of prod", Why: "it was used already", Do: "find out who"}
+	raised := &events.AlarmRaised{About: events.About{ID: "prod/login"}, Alarm: alarm}
+	s.write(events.AlarmSubject(1, events.Promote, raised.Type(), "", "prod", 1), "", raised)
+	list := get[[]view.Alarm](s, "GET", "/v1/alarms", nil)
+	if len(list) != 1 || list[0].Since.IsZero() || list[0].Env != "prod" || list[0].What != alarm.What || list[0].Why != alarm.Why || list[0].Do != alarm.Do {
+		t.Errorf("%+v", list)
+	}
+	if c := doctor(); c.Status != checkBroken || c.Detail != "ALARM: login of promote at Vault of prod: it was used already" || c.Fix != "find out who" {
+		t.Errorf("%+v", c)
+	}
+	resolved := &events.AlarmResolved{About: raised.About, Alarm: alarm}
+	s.write(events.AlarmSubject(1, events.Promote, resolved.Type(), "", "prod", 1), "", resolved)
+	if list := get[[]view.Alarm](s, "GET", "/v1/alarms", nil); len(list) > 0 || doctor().Status != checkOK {
+		t.Errorf("it is mended: %+v, doctor %+v", list, doctor())
+	}
+}
+
 // The first token stays over restarts, opens an administrator, and is replaced where it opens nobody.
 func TestFirstToken(t *testing.T) {
 	s := newStation(t)

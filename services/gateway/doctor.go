@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -40,7 +41,7 @@ func doDoctor(c *call) error {
 	ctx, cancel := context.WithTimeout(c.r.Context(), checkBound)
 	defer cancel()
 	look := []func(context.Context) check{
-		c.s.checkBus, c.s.checkDoor, c.s.checkSeal, c.s.checkEdge, c.s.checkSpace, c.s.checkPolicy, c.s.checkBuilds, c.s.checkPushes, c.s.checkFollowed,
+		c.s.checkBus, c.s.checkDoor, c.s.checkSeal, c.s.checkEdge, c.s.checkSpace, c.s.checkPolicy, c.s.checkBuilds, c.s.checkPushes, c.s.checkFollowed, c.s.checkAlarms,
 	}
 	checks := make([]check, len(look))
 	var group sync.WaitGroup
@@ -145,6 +146,22 @@ func (s *Service) checkPushes(context.Context) check {
 		return check{"pushes", checkBroken, fmt.Sprintf("%d branches hold pushes that are not recorded yet", len(waiting)), "they are tried again every " + retryPause.String() + "; see the gateway's log"}
 	}
 	return check{"pushes", checkOK, "every push that was taken in is recorded", ""}
+}
+
+// checkAlarms says where somebody else may hold what was handed over for a service or a container alone.
+func (s *Service) checkAlarms(context.Context) check {
+	standing := s.alarms()
+	if len(standing) == 0 {
+		return check{"alarms", checkOK, "no alarm stands", ""}
+	}
+	var what, do []string
+	for _, a := range standing {
+		what = append(what, "ALARM: "+a.What+": "+a.Why)
+		if !slices.Contains(do, a.Do) {
+			do = append(do, a.Do)
+		}
+	}
+	return check{"alarms", checkBroken, strings.Join(what, "; "), strings.Join(do, "; ")}
 }
 
 func (s *Service) checkFollowed(context.Context) check {

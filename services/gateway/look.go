@@ -280,5 +280,16 @@ func doStuck(c *call) error {
 	return nil
 }
 
+func doAlarms(c *call) error {
+	writeJSON(c.w, http.StatusOK, c.s.alarms())
+	return nil
+}
+
+// alarms are those that stand, oldest first.
+func (s *Service) alarms() []view.Alarm {
+	standing, _ := s.fold().Alarms(events.Gateway)
+	return view.Alarms(standing)
+}
+
 // discardRecord is for reading only to see whether reading works.
 func discardRecord(ledger.Record) error { return nil }

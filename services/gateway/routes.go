@@ -61,6 +61,7 @@ func routes() []route {
 		{pattern: "GET /v1/environments/{env}/diff", verb: identity.Read, do: doEnvironmentDiff},
 		{pattern: "DELETE /v1/environments/{env}", verb: identity.ManageEnvironments, do: doDestroyEnvironment},
 		{pattern: "GET /v1/stuck", verb: identity.Read, do: doStuck},
+		{pattern: "GET /v1/alarms", verb: identity.Read, do: doAlarms},
 		{pattern: "GET /v1/messages", verb: identity.Read, do: doMessages},
 		{pattern: "GET /v1/events", verb: identity.Read, do: doEvents},
 		{pattern: "GET /v1/actors", verb: identity.ManageActors, do: doActors},

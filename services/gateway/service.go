@@ -19,6 +19,7 @@ import (
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/registry"
 	"towpath.dev/pkg/settings"
+	"towpath.dev/pkg/settings/alarms"
 	"towpath.dev/pkg/settings/providers"
 	"towpath.dev/pkg/worker"
 	"towpath.dev/services/gateway/git"
@@ -205,6 +206,7 @@ func (s *Service) serve(ctx context.Context, hooks, listener net.Listener) error
 	work.Go(func() { hearing(working) })
 	work.Go(func() { s.keepReplaying(working) })
 	work.Go(func() { s.keepClearing(working) })
+	work.Go(func() { alarms.Keep(working, s.rt, s.settings, events.Gateway) })
 	for _, bucket := range noteBuckets {
 		work.Go(func() { s.keepNotes(working, bucket) })
 	}

@@ -28,6 +28,9 @@ type notice struct {
 // decide says what an event gives people to hear of, as its app stands now: what no longer stands is of no use to
 // anybody. now may be nil, for what belongs to no app.
 func decide(now *fold.App, seq uint64, subject events.Subject, event events.Event) (notice, bool) {
+	if body, ok := event.Body.(*events.AlarmRaised); ok {
+		return alarm(seq, subject, event, body.Alarm), true
+	}
 	run := runOf(now, subject, event)
 	if run == nil {
 		return notice{}, false
@@ -104,6 +107,15 @@ func (n notice) drift(app *fold.App, subject events.Subject, d events.Drift) (no
 	n.Command = "towpath env show " + string(d.Environment)
 	n.ID = events.Key(n.Kind, string(app.Name), string(d.Environment), fmt.Sprint(subject.Attempt))
 	return n, true
+}
+
+// alarm is worth hearing of also where it is over by now: somebody may have used what they got.
+func alarm(seq uint64, subject events.Subject, event events.Event, a events.Alarm) notice {
+	return notice{
+		Seq: seq, At: event.Time, Kind: policy.NoticeAlarm, App: a.App, Env: a.Environment,
+		Text: fmt.Sprintf("ALARM in %s: %s may be in other hands", a.Environment, a.What), Detail: a.Why + "; " + a.Do, Command: "towpath stuck",
+		ID: events.Key(policy.NoticeAlarm, string(subject.Writer), fmt.Sprint(subject.Attempt)),
+	}
 }
 
 // ended is a run that has come to its end, or to one that its author has to act on.

@@ -175,3 +175,28 @@ func TestOneThingHasOneID(t *testing.T) {
 		t.Errorf("%v %+v, then %v %+v", ok, first, again, second)
 	}
 }
+
+// An alarm is of no run, and perhaps of no app.
+func TestAlarm(t *testing.T) {
+	raised := &events.AlarmRaised{Alarm: events.Alarm{
+		Environment: "prod", What: "login of promote at Vault of prod", Why: "it was used already", Do: "find out who",
+	}}
+	raised.ID = "prod/login"
+	for _, app := range []events.Slug{"", "hello"} {
+		raised.App = app
+		subject := events.AlarmSubject(1, events.Promote, raised.Type(), app, "prod", 3)
+		n, ok := decide(nil, 7, subject, events.Event{Body: raised})
+		if !ok || n.Kind != policy.NoticeAlarm || n.Seq != 7 || n.Env != "prod" || n.App != app || n.Command != "towpath stuck" ||
+			!strings.Contains(n.Text, "ALARM in prod: login of promote") || n.Detail != "it was used already; find out who" {
+			t.Errorf("%+v", n)
+		}
+		again, _ := decide(nil, 9, subject, events.Event{Body: raised})
+		if again.ID != n.ID || n.ID == "" {
+			t.Errorf("ids %s and %s", n.ID, again.ID)
+		}
+	}
+	resolved := &events.AlarmResolved{Alarm: raised.Alarm}
+	if n, ok := decide(nil, 8, events.AlarmSubject(1, events.Promote, resolved.Type(), "", "prod", 3), events.Event{Body: resolved}); ok {
+		t.Errorf("its end is told: %+v", n)
+	}
+}

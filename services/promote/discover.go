@@ -11,7 +11,8 @@ import (
 )
 
 // discover has the containers of a definition that says so find their settings themselves, in Consul and Vault: they
-// get access instead of values. Secrets that the embedded store keeps are files as ever, because nobody can ask it.
+// get access instead of values, each container tokens of its own where they are for one use. Secrets that the embedded
+// store keeps are files as ever, because nobody can ask it.
 func (e *engines) discover(ctx context.Context, v Version, spec *deploy.Spec) error {
 	d := v.Run.Definition
 	if !d.Discover {
@@ -32,14 +33,23 @@ func (e *engines) discover(ctx context.Context, v Version, spec *deploy.Spec) er
 		return err
 	}
 	spec.Config = nil
-	if secrets := e.settings.Access(v.Env, settings.Secrets); secrets != nil {
+	if secrets := e.settings.Access(v.Env, settings.Secrets); secrets != nil && len(d.Secrets) > 0 {
 		holder.Keys = d.Secrets
 		if err := grant(ctx, secrets, holder, spec); err != nil {
 			return err
 		}
-		spec.Secrets = nil
+		spec.Secrets, spec.Own = nil, e.issuer(v)
 	}
 	return nil
+}
+
+// issuer is who gives the containers of a version tokens of their own; nil: they need none.
+func (e *engines) issuer(v Version) settings.Issuer {
+	if d := v.Run.Definition; !d.Discover || len(d.Secrets) == 0 {
+		return nil
+	}
+	own, _ := e.settings.Access(v.Env, settings.Secrets).(settings.Issuer)
+	return own
 }
 
 func grant(ctx context.Context, access settings.Access, h settings.Holder, spec *deploy.Spec) error {

@@ -150,6 +150,11 @@ func names(s *fold.Slot) []string {
 func (e *engines) Heal(ctx context.Context, v Version) error {
 	place := discovery.Place{Env: v.Env, App: v.App}
 	gone, err := e.deployer.Reconcile(ctx, place)
+	if err == nil && gone == 0 {
+		if own := e.issuer(v); own != nil {
+			err = e.deployer.Refresh(ctx, place, own)
+		}
+	}
 	if err != nil || gone == 0 {
 		return err
 	}

@@ -28,6 +28,7 @@ import (
 	"towpath.dev/pkg/policy"
 	"towpath.dev/pkg/registry"
 	"towpath.dev/pkg/settings"
+	"towpath.dev/pkg/settings/alarms"
 	"towpath.dev/pkg/settings/providers"
 	"towpath.dev/pkg/worker"
 	"towpath.dev/services/promote/deploy"
@@ -108,6 +109,7 @@ func (s *Service) Run(ctx context.Context) error {
 	defer looking.Wait()
 	defer stop()
 	looking.Go(func() { s.lookAround(ctx) })
+	looking.Go(func() { alarms.Keep(ctx, s.rt, s.settings, events.Promote) })
 	return s.rt.Consume(ctx, worker.Consumer{
 		Durable: "promote", Concurrency: s.cfg.Concurrency, MaxAttempts: s.cfg.MaxAttempts,
 		GiveUp: s.giveUp, DrainTimeout: s.cfg.DrainTimeout,

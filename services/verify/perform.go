@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -24,7 +25,7 @@ const (
 	bodyBound    = 1 << 20  // bytes of an answer that are looked at
 	outputBound  = 16 << 10 // bytes of a command's output
 	logLines     = 30
-	secretsPath  = "/run/secrets"
+	secretsPath  = settings.FilesFolder
 	secretsBound = 4 << 20
 )
 
@@ -194,6 +195,8 @@ func (c checker) command(ctx context.Context, n int, check pipeline.Check, r res
 	if err != nil {
 		return r, err
 	}
+	// What was issued to the replica itself waits for its next start.
+	maps.DeleteFunc(container.Env, func(_, value string) bool { return strings.HasPrefix(value, settings.OwnFolder+"/") })
 	secrets, err := c.secrets(ctx, original)
 	if err != nil {
 		return r, err

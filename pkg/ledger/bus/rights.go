@@ -71,6 +71,7 @@ var bucketRights = map[string]struct{ read, write []events.Writer }{
 		events.Gateway, events.Watch, events.Build, events.Vet, events.Promote, events.Verify, events.Notify,
 	}},
 	events.BucketDiscovery: {write: []events.Writer{events.Promote}, read: []events.Writer{events.Edge, events.Gateway, events.Verify, events.Watch}},
+	events.BucketIssued:    {write: []events.Writer{events.Promote}},
 	events.BucketNotify:    {write: []events.Writer{events.Notify}},
 }
 
@@ -99,8 +100,8 @@ func grants(service events.Writer, epoch int) []grant {
 		}
 	}
 	for _, name := range []string{
-		events.BucketActors, events.BucketConfig, events.BucketDiscovery, events.BucketNotify, events.BucketPinned, events.BucketSecrets, events.BucketTries,
-		events.BucketAside,
+		events.BucketActors, events.BucketConfig, events.BucketDiscovery, events.BucketIssued, events.BucketNotify, events.BucketPinned, events.BucketSecrets,
+		events.BucketTries, events.BucketAside,
 	} {
 		g = append(g, bucketGrants(service, name)...)
 	}

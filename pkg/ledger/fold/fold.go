@@ -31,6 +31,8 @@ type Fold struct {
 	replays  []Command // of all that is stuck, which have not finished; oldest first
 	// environments are those that somebody made, by name.
 	environments map[events.Slug]*Environment
+	alarms       []Alarm               // that stand, oldest first
+	alarmCount   map[events.Writer]int // of all that a service ever raised
 	definitions  *definitions
 	changed      chan struct{} // closed at the next change; nil: nobody waits for one
 }
@@ -85,6 +87,7 @@ func New() *Fold {
 		policies: map[string]json.RawMessage{},
 
 		environments: map[events.Slug]*Environment{},
+		alarmCount:   map[events.Writer]int{},
 		definitions:  &definitions{known: map[string]definition{}},
 	}
 }
@@ -226,6 +229,21 @@ func (f *Fold) CurrentPolicy() PolicyVersion {
 	return f.policy
 }
 
+// Alarm is something that a person must look into, and that is not mended.
+type Alarm struct {
+	N  int // the alarm's number among those of By
+	By events.Writer
+	At time.Time
+	events.Alarm
+}
+
+// Alarms returns the alarms that stand, oldest first, and how many a service ever raised.
+func (f *Fold) Alarms(by events.Writer) (standing []Alarm, raised int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.alarms, f.alarmCount[by]
+}
+
 // Replays returns the commands to replay all that is stuck which have not finished, oldest first.
 func (f *Fold) Replays() []Command {
 	f.mu.Lock()
@@ -253,6 +271,13 @@ func (f *Fold) apply(r ledger.Record) error {
 		}
 	case *events.EnvironmentCreated, *events.EnvironmentModified, *events.EnvironmentDeleted, *events.EnvironmentExpired:
 		return f.applyEnvironment(r)
+	case *events.AlarmRaised:
+		f.alarms = append(slices.Clone(f.alarms), Alarm{N: r.Subject.Attempt, By: r.Subject.Writer, At: r.Event.Time, Alarm: b.Alarm})
+		f.alarmCount[r.Subject.Writer] = max(f.alarmCount[r.Subject.Writer], r.Subject.Attempt)
+		return nil
+	case *events.AlarmResolved:
+		f.alarms = slices.DeleteFunc(slices.Clone(f.alarms), func(a Alarm) bool { return a.N == r.Subject.Attempt && a.By == r.Subject.Writer })
+		return nil
 	case *events.CommandFinished:
 		f.replays = slices.DeleteFunc(slices.Clone(f.replays), func(c Command) bool { return c.ID == b.ID })
 		return nil

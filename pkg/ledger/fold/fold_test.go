@@ -351,3 +351,27 @@ func apply(t interface{ Fatal(...any) }, records []ledger.Record) *fold.Fold {
 	}
 	return f
 }
+
+// Alarms stand until whoever raised them says that they are over, also in a fold that was restored.
+func TestAlarmsStandUntilTheyAreOver(t *testing.T) {
+	s := newStory()
+	s.alarm("dev", events.Promote, false)
+	s.alarm("qa", events.Gateway, false)
+	s.alarm("qa", events.Promote, false)
+	s.alarm("qa", events.Promote, true)
+	kept, err := fold.DecodeState(s.Fold().State().Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	restored, err := fold.Restore(kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, f := range map[string]*fold.Fold{"fold": s.Fold(), "restored": restored} {
+		standing, raised := f.Alarms(events.Promote)
+		if raised != 2 || len(standing) != 2 || standing[0].By != events.Promote || standing[0].N != 1 || standing[0].Environment != "dev" ||
+			standing[1].By != events.Gateway || standing[1].N != 1 || standing[1].At.IsZero() {
+			t.Errorf("%s: promote raised %d, and %+v stand", name, raised, standing)
+		}
+	}
+}

@@ -13,6 +13,19 @@ import (
 	"towpath.dev/pkg/ledger/fold/foldtest"
 )
 
+// alarm raises the next alarm of a writer, or says that its last one is over.
+func (s story) alarm(env events.Slug, by events.Writer, over bool) {
+	_, raised := s.Fold().Alarms(by)
+	about, alarm := events.About{ID: string(env) + "/login"}, events.Alarm{Environment: env, What: "login", Why: "used", Do: "look"}
+	var body events.Body = &events.AlarmRaised{About: about, Alarm: alarm}
+	if over && raised > 0 {
+		body = &events.AlarmResolved{About: about, Alarm: alarm}
+	} else {
+		raised++
+	}
+	s.Write(events.AlarmSubject(foldtest.Epoch, by, body.Type(), "", env, raised), "", body)
+}
+
 // write draws an event that could come next, in or out of order, and writes it unless its subject is taken.
 func (s story) random(t *rapid.T) {
 	app := s.App("hello")
@@ -34,8 +47,10 @@ func (s story) random(t *rapid.T) {
 		}
 	}()
 	switch rapid.SampledFrom([]string{
-		"build", "conclude", "vet", "take", "take", "decide", "decide", "close", "close", "verify", "verify", "finish", "replay", "command",
+		"build", "conclude", "vet", "take", "take", "decide", "decide", "close", "close", "verify", "verify", "finish", "replay", "command", "alarm",
 	}).Draw(t, "event") {
+	case "alarm":
+		s.alarm(env, rapid.SampledFrom([]events.Writer{events.Promote, events.Gateway}).Draw(t, "who"), rapid.Bool().Draw(t, "over"))
 	case "build":
 		s.Built("hello", run.N, attempt(t, run.Build.Attempt), foldtest.Digest(rapid.SampledFrom([]string{"a", "b"}).Draw(t, "image")))
 	case "conclude":

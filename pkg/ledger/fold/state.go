@@ -33,6 +33,8 @@ type State struct {
 	Environments map[events.Slug]*Environment
 	// Definitions are the canonical texts that runs pin, by digest.
 	Definitions map[string]json.RawMessage
+	Alarms      []Alarm               // that stand, oldest first
+	AlarmCount  map[events.Writer]int // of all that a service ever raised
 }
 
 //go:embed *.go
@@ -109,6 +111,7 @@ func (f *Fold) State() State {
 		Seq: f.seq, LedgerID: f.ledgerID, Apps: make(map[events.Slug]*App, len(f.apps)),
 		Hold: f.hold, Policies: maps.Clone(f.policies), Policy: f.policy, Replays: f.replays,
 		Environments: maps.Clone(f.environments), Definitions: f.definitions.texts(),
+		Alarms: f.alarms, AlarmCount: maps.Clone(f.alarmCount),
 	}
 	for name, place := range f.apps {
 		s.Apps[name] = place.give()
@@ -120,6 +123,8 @@ func (f *Fold) State() State {
 func Restore(s State) (*Fold, error) {
 	f := New()
 	f.seq, f.ledgerID, f.hold, f.policy, f.replays = s.Seq, s.LedgerID, s.Hold, s.Policy, s.Replays
+	f.alarms = s.Alarms
+	maps.Copy(f.alarmCount, s.AlarmCount)
 	maps.Copy(f.policies, s.Policies)
 	for name, e := range s.Environments {
 		if e == nil || e.Name != name {
@@ -173,6 +178,7 @@ func (f *Fold) Replace(with *Fold) error {
 	}
 	f.ledgerID, f.hold, f.policies, f.policy, f.replays = s.LedgerID, s.Hold, s.Policies, s.Policy, s.Replays
 	f.apps, f.definitions, f.environments = with.apps, with.definitions, s.Environments
+	f.alarms, f.alarmCount = s.Alarms, s.AlarmCount
 	f.advance(s.Seq)
 	return nil
 }

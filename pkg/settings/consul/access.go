@@ -1,13 +1,12 @@
 package consul
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -31,9 +30,6 @@ const (
 	caFile    = "consul-ca.pem"
 )
 
-// HostGateway is the name under which containers reach the machine of their engine.
-const HostGateway = "host.docker.internal"
-
 // Grant implements settings.Access with an ACL token that reads the app's keys in the environment, and those of the
 // shared level. Where Consul has no ACLs the app needs none. It needs the right acl:write.
 func (p *Provider) Grant(ctx context.Context, h settings.Holder) (settings.Grant, error) {
@@ -43,7 +39,7 @@ func (p *Provider) Grant(ctx context.Context, h settings.Holder) (settings.Grant
 			p.store, settings.ErrInvalid, p.cfg.Path)
 	}
 	g := settings.Grant{
-		Env: map[string]string{"CONSUL_HTTP_ADDR": p.appAddress(), PathVariable: own.prefix}, Files: map[string]settings.Secret{},
+		Env: map[string]string{"CONSUL_HTTP_ADDR": cmp.Or(p.cfg.AppAddress, settings.FromContainers(p.cfg.Address)), PathVariable: own.prefix}, Files: map[string]settings.Secret{},
 	}
 	rules := rule("key_prefix", own.prefix)
 	if p.cfg.Shared != "" {
@@ -81,22 +77,6 @@ func sharedRules(own, shared layout, keys []string) string {
 		rules += rule("key", shared.path(key))
 	}
 	return rules
-}
-
-// appAddress is where containers reach Consul. An agent on the loopback of their engine's machine they reach at the
-// machine's own name.
-func (p *Provider) appAddress() string {
-	if p.cfg.AppAddress != "" {
-		return p.cfg.AppAddress
-	}
-	u, err := url.Parse(p.cfg.Address)
-	if err != nil {
-		return p.cfg.Address
-	}
-	if ip := net.ParseIP(u.Hostname()); u.Hostname() == "localhost" || ip != nil && ip.IsLoopback() {
-		u.Host = HostGateway + strings.TrimPrefix(u.Host, strings.TrimSuffix(u.Host, ":"+u.Port()))
-	}
-	return u.String()
 }
 
 // appToken returns the token of a holder, made at the first call. Policy and accessor follow from the holder, so that

@@ -49,6 +49,9 @@ func Open(o Options) (store *settings.Store, keep func() (leave func()), err err
 				return nil, nil, fmt.Errorf("settings of %s: %w", env, err)
 			}
 			store.Use(env, settings.Secrets, p)
+			if o.Service == events.Promote { // which alone may see what was issued
+				store.UseAccess(env, settings.Secrets, vault.NewAccess(p, o.Client.Bucket(events.BucketIssued)))
+			}
 			vaults = append(vaults, p)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"strings"
+	"time"
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/policy"
@@ -12,21 +13,31 @@ import (
 // The services that have a login of their own, by what they do.
 const (
 	writer = string(events.Gateway) // lists, sets and deletes, and reads no value
-	reader = string(events.Promote) // reads values
+	reader = string(events.Promote) // reads values, and gives apps their tokens
 )
 
-// wrapTTL is how long a service may be stopped and still log in by itself, as the rules have it; the one that somebody
-// wraps the first secret id for counts.
-const wrapTTL = "72h"
+const (
+	// wrapTTL is how long a service may be stopped and still log in by itself, as the rules have it; the one that
+	// somebody wraps the first secret id for counts.
+	wrapTTL = "72h"
+	// appWrapTTL is how long a token waits for the next start of a container. It is replaced at half of that, so for
+	// the other half containers can start again while promote is away. appPeriod is within which time an app must
+	// renew its token, as the rules have it: it runs while the token waits.
+	appWrapTTL = 24 * time.Hour
+	appPeriod  = "24h"
+)
 
 // roleName is the AppRole role of a service in an environment, and its policy's name.
 func roleName(env events.Slug, service string) string {
 	return "towpath-" + string(env) + "-" + service
 }
 
+// appRoleName is the token role of apps that find their secrets themselves, and its policy's name.
+func appRoleName(env events.Slug) string { return roleName(env, "app") }
+
 // Rules returns the shell commands with which an administrator of Vault gives each service what it needs in an
-// environment, and nothing in any other.
-func Rules(cfg policy.Vault, env events.Slug) (string, error) {
+// environment, and nothing in any other. discover adds what apps need that find their secrets themselves.
+func Rules(cfg policy.Vault, env events.Slug, discover bool) (string, error) {
 	if err := separable(cfg.Path, env); err != nil {
 		return "", err
 	}
@@ -47,7 +58,7 @@ func Rules(cfg policy.Vault, env events.Slug) (string, error) {
 			writer: "The gateway lists, sets and removes secrets. It reads no value.",
 			reader: "promote reads the values that it hands to the apps.",
 		}[service])
-		say("vault policy write %s - <<'RULES'\n%sRULES", name, servicePolicy(cfg, env, service))
+		say("vault policy write %s - <<'RULES'\n%sRULES", name, servicePolicy(cfg, env, service, discover))
 		if cfg.TokenFile != "" {
 			say("vault token create -orphan -policy=%s -period=24h -field=token > %s # somebody has to renew it", name, file(cfg.TokenFile, service))
 			continue
@@ -56,6 +67,13 @@ func Rules(cfg policy.Vault, env events.Slug) (string, error) {
 		say("vault write %s token_policies=%s token_no_default_policy=true token_ttl=1h token_max_ttl=24h \\\n  secret_id_num_uses=1 secret_id_ttl=73h", role, name)
 		say("vault read -field=role_id %s/role-id > %s", role, file(cfg.RoleIDFile, service))
 		say("(umask 077; vault write -f -field=wrapping_token -wrap-ttl=%s %s/secret-id > %s)", wrapTTL, role, file(cfg.SecretIDFile, service))
+	}
+	if discover {
+		name := appRoleName(env)
+		say("\n# Apps that find their secrets themselves (discover: true). promote makes each a token that knows the app's name.")
+		say("accessor=$(vault read -field=accessor sys/auth/token)")
+		say("vault policy write %s - <<RULES\n%sRULES", name, appPolicy(cfg, env, "$accessor"))
+		say("vault write auth/token/roles/%[1]s allowed_policies=%[1]s allowed_entity_aliases='*' orphan=true renewable=true token_period=%[2]s", name, appPeriod)
 	}
 	return out.String(), nil
 }
@@ -84,7 +102,7 @@ type grant struct {
 }
 
 // servicePolicy returns the policy, in HCL, of one service in one environment.
-func servicePolicy(cfg policy.Vault, env events.Slug, service string) string {
+func servicePolicy(cfg policy.Vault, env events.Slug, service string, discover bool) string {
 	path, folder := pattern(cfg.Path, env), ""
 	if l := newLayout(cfg.Path); l.perKey() {
 		folder, _, _, _ = l.around(env, "+")
@@ -107,10 +125,28 @@ func servicePolicy(cfg policy.Vault, env events.Slug, service string) string {
 	if cfg.TokenFile == "" {
 		grants = append(grants, grant{path: "auth/" + cmp.Or(cfg.AppRole, "approle") + "/role/" + roleName(env, service) + "/secret-id", capabilities: "update", wrapped: true})
 	}
+	if service == reader && discover {
+		grants = append(grants, grant{path: "auth/token/create/" + appRoleName(env), capabilities: "create update", wrapped: true},
+			grant{path: "auth/token/lookup-accessor", capabilities: "update"},
+			grant{path: "auth/token/revoke-accessor", capabilities: "update"})
+	}
 	return hcl(append(grants,
 		grant{path: "auth/token/lookup-self", capabilities: "read"},
 		grant{path: "auth/token/renew-self", capabilities: "update"},
 		grant{path: "auth/token/revoke-self", capabilities: "update"}))
+}
+
+// appPolicy returns the policy of all apps of an environment, in which an app's name is that of its token's alias at the
+// token method with this accessor.
+func appPolicy(cfg policy.Vault, env events.Slug, accessor string) string {
+	name := "{{identity.entity.aliases." + accessor + ".name}}"
+	path := strings.ReplaceAll(strings.ReplaceAll(newLayout(cfg.Path).template, "{env}", string(env)), "{app}", name)
+	grants := []grant{{path: cfg.Mount + "/data/" + plus(path, "{key}"), capabilities: "read"}}
+	if l := newLayout(cfg.Path); l.perKey() {
+		folder, _, _, _ := l.around(env, events.Slug(name))
+		grants = append(grants, grant{path: strings.TrimSuffix(cfg.Mount+"/metadata/"+folder, "/") + "/", capabilities: "list"})
+	}
+	return hcl(grants)
 }
 
 // pattern returns a template's paths of one environment as policies write them: a + stands for any one segment.

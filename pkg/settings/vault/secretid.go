@@ -131,7 +131,7 @@ func (s *session) inspect(ctx context.Context, w wrapped) (time.Duration, error)
 			return 0, s.unavailable("logging in", fmt.Sprintf("the wrapping token in %s expired at %s, before anybody logged in with it",
 				s.cfg.SecretIDFile, w.until.UTC().Format(time.RFC3339)), s.mend(), err)
 		}
-		return 0, s.alarmed("it was used already, by somebody else, or has expired", err)
+		return 0, s.suspect("it was used already, by somebody else, or has expired", err)
 	}
 	if err != nil {
 		return 0, err
@@ -148,7 +148,7 @@ func (s *session) inspect(ctx context.Context, w wrapped) (time.Duration, error)
 	name, isSecretID := strings.CutSuffix(role, "/secret-id")
 	if !isRole || !isSecretID || name == "" || strings.Contains(name, "/") {
 		err := fmt.Errorf("what it wraps was made by %s", info.Path)
-		return 0, s.alarmed(fmt.Sprintf("it was exchanged: what it wraps was made by %s and not by auth/%s/role/…/secret-id", info.Path, s.cfg.AppRole), err)
+		return 0, s.suspect(fmt.Sprintf("it was exchanged: what it wraps was made by %s and not by auth/%s/role/…/secret-id", info.Path, s.cfg.AppRole), err)
 	}
 	return time.Duration(info.TTL) * time.Second, nil
 }
@@ -157,7 +157,7 @@ func (s *session) inspect(ctx context.Context, w wrapped) (time.Duration, error)
 func (s *session) exchange(ctx context.Context, role string, w wrapped) (login, error) {
 	a, err := s.send(ctx, request{method: http.MethodPost, path: "sys/wrapping/unwrap", token: w.token, body: map[string]any{}})
 	if errors.Is(err, errRefused) || errors.Is(err, errDenied) {
-		return login{}, s.alarmed("it was used by somebody else a moment ago", err)
+		return login{}, s.suspect("it was used by somebody else a moment ago", err)
 	}
 	if err != nil {
 		return login{}, err
@@ -167,7 +167,7 @@ func (s *session) exchange(ctx context.Context, role string, w wrapped) (login, 
 		Uses     int64  `json:"secret_id_num_uses"`
 	}
 	if err := a.decode(&id); err != nil || id.SecretID == "" {
-		return login{}, s.alarmed("there is no secret id in it", errors.New("no secret_id"))
+		return login{}, s.suspect("there is no secret id in it", errors.New("no secret_id"))
 	}
 	if id.Uses != 1 {
 		s.logger.Warn("Vault: the secret id can be used more than once; set secret_id_num_uses=1 on the role", "uses", id.Uses)
@@ -250,8 +250,8 @@ func (s *session) mend() string {
 		s.cfg.AppRole, s.env, s.service, s.cfg.SecretIDFile)
 }
 
-// alarmed says that a wrapping token is not what was put down for us.
-func (s *session) alarmed(why string, err error) error {
+// suspect says that a wrapping token is not what was put down for us.
+func (s *session) suspect(why string, err error) error {
 	u := s.unavailable("logging in", fmt.Sprintf("the wrapping token in %s is not to be trusted: %s", s.cfg.SecretIDFile, why),
 		fmt.Sprintf("find out who read the file (Vault's audit log has the unwrapping); take back what was wrapped (vault list auth/%s/role/towpath-%s-%s/secret-id; vault write …/secret-id-accessor/destroy), then %s",
 			s.cfg.AppRole, s.env, s.service, s.mend()), err)

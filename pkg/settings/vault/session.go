@@ -34,6 +34,8 @@ type session struct {
 	held     login
 	failed   error // of the last login, until failedAt + loginPause
 	failedAt time.Time
+	alarmed  *settings.UnavailableError // since the last login that succeeded
+	entered  bool                       // the last login did
 }
 
 // login is a token and what is to be done about it. Its zero value is none.
@@ -115,21 +117,43 @@ func (s *session) login(ctx context.Context, stale settings.Secret) (login, erro
 	} else {
 		h, err = s.enter(ctx)
 	}
+	s.note(err)
 	if s.failed = err; err != nil {
 		s.failedAt = time.Now()
-		s.alarm(err)
 		return login{}, err
 	}
 	s.keepLogin(h)
 	return h, nil
 }
 
-// alarm says aloud what a person must look at.
-func (s *session) alarm(err error) {
+// note keeps how a login went, and says aloud what a person must look at.
+func (s *session) note(err error) {
 	var u *settings.UnavailableError
-	if errors.As(err, &u) && u.Alarm {
+	alarm := errors.As(err, &u) && u.Alarm
+	if alarm {
 		s.logger.Error("ALARM: a secret id may be in other hands", "err", err)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.entered = err == nil; s.entered {
+		s.alarmed = nil
+	} else if alarm {
+		s.alarmed = u
+	}
+}
+
+// Alarms implements settings.Guard with what was found at the provider's own logins. One is over with the next login
+// that succeeds, which takes that somebody put another secret id there.
+func (p *Provider) Alarms(context.Context) (standing []events.Alarm, whole bool) {
+	s := p.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.alarmed == nil {
+		return nil, s.entered
+	}
+	return []events.Alarm{{
+		Environment: s.env, What: fmt.Sprintf("login of %s at %s", s.service, s.name), Why: s.alarmed.Why, Do: s.alarmed.Do,
+	}}, true
 }
 
 func (s *session) present() login {

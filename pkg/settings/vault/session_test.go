@@ -2,14 +2,7 @@ package vault_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
-	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +11,7 @@ import (
 
 	"towpath.dev/pkg/policy"
 	"towpath.dev/pkg/settings"
+	"towpath.dev/pkg/settings/settingstest"
 	"towpath.dev/pkg/settings/vault"
 	"towpath.dev/pkg/settings/vault/vaulttest"
 )
@@ -26,7 +20,7 @@ import (
 func seeded(t *testing.T) (*store, policy.Vault, settings.Place, uint64) {
 	t.Helper()
 	s := start(t, pathPerKey)
-	cfg, at := s.follow(t, "qa"), place("qa", "hello", "PASSWORD")
+	cfg, at := s.follow(t, "qa", false), place("qa", "hello", "PASSWORD")
 	version, err := s.root(t).Set(t.Context(), at, "secret", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -320,8 +314,8 @@ func TestAVaultThatIsGoneOrHangsIsBounded(t *testing.T) {
 
 func TestTheServersCertificateIsChecked(t *testing.T) {
 	folder := t.TempDir()
-	cert, key := certificate(t, folder, "server")
-	other, _ := certificate(t, folder, "other")
+	cert, key := settingstest.Certificate(t, folder, "server")
+	other, _ := settingstest.Certificate(t, folder, "other")
 	s := vaulttest.Start(t, vaulttest.Options{Cert: cert, Key: key, CA: cert})
 	if err := s.Mount(t.Context(), "kv"); err != nil {
 		t.Fatal(err)
@@ -345,28 +339,4 @@ func TestTheServersCertificateIsChecked(t *testing.T) {
 	cfg.CA, cfg.Mount = cert, "elsewhere"
 	_, _, err = st.provider(t, cfg, "qa", "root").Get(t.Context(), at)
 	unavailable(t, err, "nothing is mounted there")
-}
-
-func certificate(t *testing.T, folder, name string) (cert, key string) {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, key = filepath.Join(folder, name+".pem"), filepath.Join(folder, name+".key")
-	write(t, cert, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
-	write(t, key, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})))
-	return cert, key
 }

@@ -86,12 +86,12 @@ func (s *store) provider(t *testing.T, cfg policy.Vault, env events.Slug, servic
 }
 
 // follow pastes the rules of an environment into a shell, as an administrator does.
-func (s *store) follow(t *testing.T, env events.Slug) policy.Vault {
+func (s *store) follow(t *testing.T, env events.Slug, discover bool) policy.Vault {
 	t.Helper()
 	cfg := s.cfg
 	cfg.RoleIDFile = strings.Replace(cfg.RoleIDFile, "{service}", string(env)+"-{service}", 1)
 	cfg.SecretIDFile = strings.Replace(cfg.SecretIDFile, "{service}", string(env)+"-{service}", 1)
-	rules, err := vault.Rules(cfg, env)
+	rules, err := vault.Rules(cfg, env, discover)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,7 +271,7 @@ func TestRulesGiveEachServiceItsPartAndNoMore(t *testing.T) {
 		t.Run(path, func(t *testing.T) {
 			s := start(t, path)
 			ctx := t.Context()
-			dev, prod := s.follow(t, "dev"), s.follow(t, "prod")
+			dev, prod := s.follow(t, "dev", false), s.follow(t, "prod", false)
 			gateway, promote := s.provider(t, prod, "prod", "gateway"), s.provider(t, prod, "prod", "promote")
 			at := place("prod", "hello", "PASSWORD")
 			first, err := gateway.Set(ctx, at, "secret", nil)
@@ -316,7 +316,7 @@ func TestRulesGiveEachServiceItsPartAndNoMore(t *testing.T) {
 
 func TestRulesThatCannotHoldAreNotPrinted(t *testing.T) {
 	cfg := policy.Vault{Address: "http://127.0.0.1:1", Mount: "kv", Path: "{app}-{env}/{key}", TokenFile: "/x"}
-	if rules, err := vault.Rules(cfg, "qa"); err == nil || !strings.Contains(err.Error(), "give {env} a segment of its own") {
+	if rules, err := vault.Rules(cfg, "qa", false); err == nil || !strings.Contains(err.Error(), "give {env} a segment of its own") {
 		t.Errorf("%s (%v)", rules, err)
 	}
 }

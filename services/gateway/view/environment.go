@@ -293,6 +293,25 @@ func Stuck(apps []*fold.App) []StuckStage {
 	return list
 }
 
+// Alarm is something that a person must look into, whether or not everything works.
+type Alarm struct {
+	Env   string    `json:"env"` // default: those that platform.yaml does not name
+	App   string    `json:"app,omitempty"`
+	What  string    `json:"what"`
+	Why   string    `json:"why"`
+	Do    string    `json:"do"`
+	Since time.Time `json:"since"`
+}
+
+// Alarms lists alarms that stand.
+func Alarms(standing []fold.Alarm) []Alarm {
+	list := []Alarm{}
+	for _, a := range standing {
+		list = append(list, Alarm{Env: string(a.Environment), App: string(a.App), What: a.What, Why: a.Why, Do: a.Do, Since: a.At})
+	}
+	return list
+}
+
 // since is when a stage last did anything.
 func since(run *fold.Run, s Stage) time.Time {
 	stage, ok := run.Stage(s.Stage, events.Slug(s.Env))

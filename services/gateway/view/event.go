@@ -49,6 +49,10 @@ func Event(e events.Event) (actor, detail string) {
 		return b.Actor, because(fmt.Sprintf("%d events of backup %s, %d lost", b.Events, b.Backup, b.Lost), b.Reason)
 	case *events.AlarmEnded:
 		return b.Actor, because(b.Alarm, b.Reason)
+	case *events.AlarmRaised:
+		return "", because(b.What, b.Why)
+	case *events.AlarmResolved:
+		return "", b.What
 	case *events.ArtifactPackaged:
 		return "", short(digestOf(b.ID))
 	case *events.ArtifactPublished:

@@ -139,6 +139,8 @@ type Spec struct {
 	// one of theirs.
 	Env   map[string]string
 	Files map[string]settings.Secret
+	// Own, where not nil, issues files to each container for each of its starts, which it finds in settings.OwnFolder.
+	Own settings.Issuer
 	// Redact, where not nil, cleans what the app has printed before it becomes part of an error; the
 	// secrets above are taken out in any case.
 	Redact func(string) string

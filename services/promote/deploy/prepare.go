@@ -21,6 +21,8 @@ type stage struct {
 	engine *engine.Engine
 	image  engine.Image
 	mounts []engine.Mount
+	// emptied says that what containers of the slot had of their own is gone.
+	emptied bool
 	clock  func() time.Time // the engine's; nil: it did not say
 }
 
@@ -73,7 +75,7 @@ func (d *Deployer) stage(ctx context.Context, s Spec) (*stage, error) {
 	if err = st.pull(ctx); err != nil {
 		return nil, err
 	}
-	if st.mounts, err = d.placeSecrets(ctx, e, s); err != nil {
+	if st.mounts, st.emptied, err = d.placeSecrets(ctx, e, s); err != nil {
 		return nil, err
 	}
 	return st, nil
@@ -149,13 +151,14 @@ func (d *Deployer) replica(ctx context.Context, st *stage, n int) (events.Instan
 	}
 	name := d.name(st.spec.Place, st.spec.Slot, strconv.Itoa(n))
 	id, err := d.adopt(ctx, st, name)
-	if err == nil && id == "" {
-		id, err = d.start(ctx, st, name)
+	adopted := id != ""
+	if err == nil && !adopted {
+		id, err = d.start(ctx, st, name, strconv.Itoa(n))
 	}
 	if err != nil {
 		return events.Instance{}, err
 	}
-	return d.healthy(ctx, st, id, name)
+	return d.healthy(ctx, st, id, name, adopted && st.emptied)
 }
 
 // comeBack returns the replica of an earlier slot where it is still there as it was and healthy.
@@ -164,7 +167,7 @@ func (d *Deployer) comeBack(ctx context.Context, st *stage, name string) (events
 	if err != nil || !state.Running() || !d.fits(st, state) {
 		return events.Instance{}, false
 	}
-	instance, err := d.healthy(ctx, st, state.ID, name)
+	instance, err := d.healthy(ctx, st, state.ID, name, false)
 	if err != nil {
 		d.deps.Logger.Warn("a replica of the earlier version cannot come back; a new one is started", "container", name, "err", err)
 	}
@@ -196,8 +199,8 @@ func (d *Deployer) adopt(ctx context.Context, st *stage, name string) (string, e
 	return "", st.engine.Remove(ctx, state.ID)
 }
 
-// start makes and starts a container, on another port where the first is taken.
-func (d *Deployer) start(ctx context.Context, st *stage, name string) (string, error) {
+// start makes and starts a replica's container, on another port where the first is taken.
+func (d *Deployer) start(ctx context.Context, st *stage, name, replica string) (string, error) {
 	if !st.image.HasCommand {
 		return "", &UnhealthyError{
 			Reason: NotStartable, On: name, Why: "the image says neither ENTRYPOINT nor CMD",
@@ -211,6 +214,9 @@ func (d *Deployer) start(ctx context.Context, st *stage, name string) (string, e
 	defer leave()
 	c := d.container(st, roleReplica, name, network)
 	c.Aliases = []string{string(st.spec.Place.App)}
+	if err := d.equip(ctx, st, &c, replica); err != nil {
+		return "", err
+	}
 	for tries := 0; ; tries++ {
 		if st.spec.Port > 0 {
 			c.Port = st.spec.Port
@@ -239,11 +245,15 @@ func (d *Deployer) start(ctx context.Context, st *stage, name string) (string, e
 	}
 }
 
-// healthy waits until a container is healthy, has the engine keep it running and returns it.
-func (d *Deployer) healthy(ctx context.Context, st *stage, id, name string) (events.Instance, error) {
+// healthy waits until a container is healthy, gives it what its next start needs, has the engine keep it running and
+// returns it. lost says that what it had of its own is gone.
+func (d *Deployer) healthy(ctx context.Context, st *stage, id, name string, lost bool) (events.Instance, error) {
 	begun := time.Now()
 	state, err := d.await(ctx, st, id, name)
 	if err != nil {
+		return events.Instance{}, err
+	}
+	if err := d.refresh(ctx, st.engine, st.spec.Own, st.spec.Place, state, lost); err != nil {
 		return events.Instance{}, err
 	}
 	if err := st.engine.KeepRunning(ctx, id); err != nil {

@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -41,8 +42,15 @@ func (d *Deployer) Release(ctx context.Context, s Spec) (Released, error) {
 	if err := d.endEarlier(ctx, st); err != nil {
 		return Released{}, err
 	}
-	c := d.container(st, roleRelease, d.name(s.Place, s.Slot, "release"), network)
+	c := d.container(st, roleRelease, d.name(s.Place, s.Slot, roleRelease), network)
 	c.Command = s.Release
+	_, err = st.engine.Inspect(ctx, c.Name)
+	if errors.Is(err, engine.ErrNotFound) {
+		err = d.equip(ctx, st, &c, roleRelease)
+	}
+	if err != nil {
+		return Released{}, err
+	}
 	r, err := st.engine.RunOnce(ctx, c, engine.Bounds{Timeout: s.ReleaseTimeout, Output: releaseOutput})
 	if err != nil {
 		return Released{}, err

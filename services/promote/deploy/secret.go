@@ -57,25 +57,26 @@ func (d *Deployer) secretsVolume(p discovery.Place, slot int) string {
 }
 
 // placeSecrets puts the secrets of the slot into the memory of the engine's machine and returns what
-// containers mount. Doing it again restores what a restart of that machine or engine has taken away.
-func (d *Deployer) placeSecrets(ctx context.Context, e *engine.Engine, s Spec) ([]engine.Mount, error) {
-	if len(s.files()) == 0 {
-		return nil, nil
+// containers mount. Doing it again restores what a restart of that machine or engine has taken away; emptied says that
+// it had, for what is containers' own.
+func (d *Deployer) placeSecrets(ctx context.Context, e *engine.Engine, s Spec) (mounts []engine.Mount, emptied bool, err error) {
+	if len(s.files()) == 0 && s.Own == nil {
+		return nil, false, nil
 	}
 	if e.Local() && d.memory != "" {
 		folder := d.secretsFolder(s.Place, s.Slot)
 		sees, err := d.sees(ctx, e, s, folder)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if sees {
-			return []engine.Mount{{Folder: folder, Target: secretsTarget}}, nil
+			return []engine.Mount{{Folder: folder, Target: secretsTarget}}, false, nil
 		}
 	}
-	if err := d.fillVolume(ctx, e, s); err != nil {
-		return nil, err
+	if emptied, err = d.fillVolume(ctx, e, s); err != nil {
+		return nil, false, err
 	}
-	return []engine.Mount{{Volume: d.secretsVolume(s.Place, s.Slot), Target: secretsTarget}}, nil
+	return []engine.Mount{{Volume: d.secretsVolume(s.Place, s.Slot), Target: secretsTarget}}, emptied, nil
 }
 
 // sees writes the secrets to a folder of this machine, and reports whether the engine sees that folder. It
@@ -115,8 +116,8 @@ func (d *Deployer) trySeeing(ctx context.Context, e *engine.Engine, s Spec, fold
 	return true, e.Remove(ctx, id)
 }
 
-// writeSecrets makes folder hold exactly these files, which any user of a container may read. The folders
-// above are closed to everybody else on this machine.
+// writeSecrets makes folder hold exactly these files, besides what is containers' own, which any user of a container
+// may read. The folders above are closed to everybody else on this machine.
 func writeSecrets(folder string, secrets map[string]settings.Secret) error {
 	if !inMemory(folder) {
 		return fmt.Errorf("writing secrets to %s: it is not in memory (tmpfs)", folder)
@@ -129,7 +130,7 @@ func writeSecrets(folder string, secrets map[string]settings.Secret) error {
 		return fmt.Errorf("writing secrets: %w", err)
 	}
 	for _, file := range present {
-		if _, wanted := secrets[file.Name()]; !wanted {
+		if _, wanted := secrets[file.Name()]; !wanted && file.Name() != ownFolder {
 			if err := os.RemoveAll(filepath.Join(folder, file.Name())); err != nil {
 				return fmt.Errorf("writing secrets: %w", err)
 			}
@@ -152,17 +153,22 @@ func writeSecret(file, value string) error {
 }
 
 // fillVolume puts the secrets into a volume in the memory of the engine's machine. Such a volume has
-// content while a container that mounts it runs, so one is started that does nothing else.
-func (d *Deployer) fillVolume(ctx context.Context, e *engine.Engine, s Spec) error {
+// content while a container that mounts it runs, so one is started that does nothing else. emptied says that none ran.
+func (d *Deployer) fillVolume(ctx context.Context, e *engine.Engine, s Spec) (emptied bool, err error) {
 	image, err := keeperImage(ctx, e)
 	if err != nil {
-		return err
+		return false, err
 	}
 	labels := d.labels(s, roleSecrets)
 	volume := d.secretsVolume(s.Place, s.Slot)
 	if err := e.EnsureMemoryVolume(ctx, volume, volumeSize, labels); err != nil {
-		return err
+		return false, err
 	}
+	state, err := e.Inspect(ctx, volume)
+	if err != nil && !errors.Is(err, engine.ErrNotFound) {
+		return false, err
+	}
+	emptied = !state.Running()
 	keeper := engine.Container{
 		Name: volume, Image: image, Labels: labels,
 		StopSignal: "SIGKILL", // as process 1 it would not notice another
@@ -176,18 +182,23 @@ func (d *Deployer) fillVolume(ctx context.Context, e *engine.Engine, s Spec) err
 		err = e.Start(ctx, id)
 	}
 	if err != nil {
-		return err
+		return emptied, err
 	}
 	files, err := secretsTar(s.files())
 	if err != nil {
-		return err
+		return emptied, err
 	}
-	return e.CopyTo(ctx, id, secretsTarget, files)
+	return emptied, e.CopyTo(ctx, id, secretsTarget, files)
 }
 
-func secretsTar(secrets map[string]settings.Secret) (*bytes.Buffer, error) {
+func secretsTar(secrets map[string]settings.Secret, folders ...string) (*bytes.Buffer, error) {
 	var out bytes.Buffer
 	w := tar.NewWriter(&out)
+	for _, name := range folders {
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755}); err != nil {
+			return nil, fmt.Errorf("packing secrets: %w", err)
+		}
+	}
 	for _, key := range secretKeys(secrets) {
 		value := secrets[key].Reveal()
 		if err := w.WriteHeader(&tar.Header{Name: key, Mode: 0o444, Size: int64(len(value))}); err != nil {

@@ -330,6 +330,7 @@ func TestSettingsRulesArePrintedOffline(t *testing.T) {
 		"consul acl policy create -name towpath-prod-gateway", `key_prefix "config/prod/" { policy = "write" }`, `key_prefix "config/prod/all/" { policy = "read" }`,
 		"> /etc/towpath/promote.token", "vault policy write towpath-prod-promote", `path "secret/data/prod/+/+"`,
 		"auth/approle/role/towpath-prod-promote/secret-id > /etc/towpath/promote.secret-id", "secret_id_num_uses=1", `acl = "write"`,
+		"auth/token/roles/towpath-prod-app",
 	} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("no %q in\n%s", want, stdout)
@@ -444,6 +445,7 @@ func TestHelp(t *testing.T) {
 func TestStuckHasASectionForEach(t *testing.T) {
 	next := time.Now().Add(time.Minute)
 	answers := map[string]any{
+		"GET /v1/alarms": []view.Alarm{{Env: "qa", What: "login of promote", Why: "it was used already", Do: "find out who", Since: time.Now().Add(-time.Hour)}},
 		"GET /v1/stuck": []view.StuckStage{{
 			Run: "hello/3", Stage: "promote", Env: "qa", Since: time.Now().Add(-time.Hour), Why: "no engine", Cause: "no engine", Attempt: 2, Tries: 12,
 			Command: "towpath replay hello/3 promote --env qa",
@@ -460,6 +462,7 @@ func TestStuckHasASectionForEach(t *testing.T) {
 	}
 	at := 0
 	for _, want := range []string{
+		"ALARM  login of promote  1h", "it was used already", "→ find out who",
 		"hello/3  qa promote", "attempt 2, tried 12 times", "no engine", "→ towpath replay hello/3 promote --env qa",
 		"Tried again by itself:", "hello/4  build  try 3 of 13 failed, the next in", "the registry is away",
 		"Set aside, nobody acts on it:", "event 7  newer.0.2.0", "met by build, vet", "unknown event type", "→ upgrade Towpath to read it",
@@ -475,10 +478,11 @@ func TestStuckHasASectionForEach(t *testing.T) {
 		Seq                              int
 	}
 	_, stdout, _ = command(t, "stuck", "--json")
-	if err := json.Unmarshal([]byte(stdout), &list); err != nil || len(list) != 3 || list[0].Kind != "stage" || list[0].Cause != "no engine" || list[1].Kind != "message" || list[1].Seq != 7 {
+	if err := json.Unmarshal([]byte(stdout), &list); err != nil || len(list) != 4 || list[0].Kind != "alarm" ||
+		list[1].Kind != "stage" || list[1].Cause != "no engine" || list[2].Kind != "message" || list[2].Seq != 7 {
 		t.Errorf("%v: %s", err, stdout)
 	}
-	answering(t, map[string]any{"GET /v1/stuck": []view.StuckStage{}, "GET /v1/messages": []view.Message{}})
+	answering(t, map[string]any{"GET /v1/alarms": []view.Alarm{}, "GET /v1/stuck": []view.StuckStage{}, "GET /v1/messages": []view.Message{}})
 	if _, stdout, _ := command(t, "stuck"); stdout != "Nothing is stuck.\n" {
 		t.Errorf("nothing: %q", stdout)
 	}

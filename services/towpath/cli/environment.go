@@ -70,6 +70,9 @@ func (p *program) envShowCommand() *cobra.Command {
 				}
 				p.notAsVerified(args[0], d)
 			}
+			if err := p.alarmsOf(c.Context(), api, args[0]); err != nil {
+				return err
+			}
 			return p.failedApps(c.Context(), api, args[0])
 		},
 	}
@@ -105,6 +108,18 @@ func (p *program) notAsVerified(env string, d view.Deployment) {
 	for _, f := range d.Drifts {
 		p.say("%s %s in %s: %s, expected %s (since %s)", p.out.Paint(screen.Red, "drift"), f.What, env, f.Found, f.Expected, screen.Ago(time.Now(), f.Since))
 	}
+}
+
+// alarmsOf prints what a person must look into about an environment.
+func (p *program) alarmsOf(ctx context.Context, api *client.Client, env string) error {
+	alarms, err := api.Alarms(ctx)
+	for _, a := range alarms {
+		if a.Env == env {
+			p.say("%s %s: %s", p.out.Paint(screen.Red, "ALARM"), screen.Line(a.What), screen.Line(a.Why))
+			p.say("  → %s", screen.Line(a.Do))
+		}
+	}
+	return err
 }
 
 // failedApps says which apps of an environment that somebody made did not come up.

@@ -30,7 +30,7 @@ func rules(stores policy.Stores, env events.Slug, discover bool) (string, error)
 	secrets := fmt.Sprintf("# Secrets of %s are in the store that comes with Towpath: nothing to do.\n", env)
 	if stores.Vault != nil {
 		var err error
-		if secrets, err = vault.Rules(*stores.Vault, env); err != nil {
+		if secrets, err = vault.Rules(*stores.Vault, env, discover); err != nil {
 			return "", err
 		}
 	}
@@ -68,6 +68,6 @@ roles, and the files that they log in with. An administrator of both runs them. 
 		},
 	}
 	c.Flags().StringVar(&file, "platform", "", "platform `file`; default: platform.yaml in the data folder")
-	c.Flags().BoolVar(&discover, "discover", false, "also what promote needs in Consul for apps that find their settings themselves (discover: true)")
+	c.Flags().BoolVar(&discover, "discover", false, "also what apps need that find their settings themselves (discover: true)")
 	return c
 }

@@ -19,15 +19,23 @@ func (p *program) stuckCommand() *cobra.Command {
 		Use: "stuck", Short: "List what waits for an operator, with the command that replays it",
 		Long: `List the stages that wait for an operator, the oldest first, with the command that replays each.
 
-Above them stands the alarm of the seal, where the ledger is not what was sealed. Below them stand messages that are tried again by themselves, with why; and messages that were set aside:
+Above them stand alarms: the ledger is not what was sealed, or somebody else may hold what was handed over for
+a service, or a container of an app, alone. Each says what a person does about it; it is gone from here once that
+is mended.
+
+Below them stand messages that are tried again by themselves, with why; and messages that were set aside:
 nobody acts on them, the ledger keeps them, and where a newer Towpath can read them it takes them up.
 
-With --json it is one list; "kind" is "stage" or "message", and a message has a "state": retrying, parked
+With --json it is one list; "kind" is "alarm", "stage" or "message", and a message has a "state": retrying, parked
 (upgrade to read it), aside (it cannot be trusted or read) or stopped (the bus delivers it no more).`,
 		Example: examples("towpath stuck", "towpath stuck --json"),
 		Args:    arguments(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			api, err := p.open()
+			if err != nil {
+				return err
+			}
+			alarms, err := api.Alarms(c.Context())
 			if err != nil {
 				return err
 			}
@@ -40,13 +48,14 @@ With --json it is one list; "kind" is "stage" or "message", and a message has a 
 				return err
 			}
 			if asJSON {
-				return p.printJSON(stuckList(stages, messages))
+				return p.printJSON(stuckList(alarms, stages, messages))
 			}
 			// Who may see what is stuck may not always ask how far the ledger is sealed.
 			if sealed, err := api.Checkpoint(c.Context()); err == nil && sealed.Alarm != "" {
 				p.say("%s %s", p.out.Paint(screen.Red, "ALARM: the ledger is not what was sealed:"), screen.Line(sealed.Alarm))
 				p.say("    → %s\n", p.out.Paint(screen.Bold, "towpath audit checkpoint"))
 			}
+			p.alarms(alarms, time.Now())
 			p.stuck(stages, messages, time.Now())
 			return nil
 		},
@@ -56,8 +65,14 @@ With --json it is one list; "kind" is "stage" or "message", and a message has a 
 }
 
 // stuckList is what is printed as JSON.
-func stuckList(stages []view.StuckStage, messages []view.Message) []any {
+func stuckList(alarms []view.Alarm, stages []view.StuckStage, messages []view.Message) []any {
 	list := []any{}
+	for _, a := range alarms {
+		list = append(list, struct {
+			Kind string `json:"kind"`
+			view.Alarm
+		}{"alarm", a})
+	}
 	for _, s := range stages {
 		list = append(list, struct {
 			Kind string `json:"kind"`
@@ -71,6 +86,16 @@ func stuckList(stages []view.StuckStage, messages []view.Message) []any {
 		}{"message", m})
 	}
 	return list
+}
+
+// alarms prints what a person must look into.
+func (p *program) alarms(alarms []view.Alarm, now time.Time) {
+	for _, a := range alarms {
+		p.say("%s  %s  %s", p.out.Paint(screen.Red, "ALARM"), p.out.Paint(screen.Bold, screen.Line(a.What)), p.out.Paint(screen.Dim, screen.Ago(now, a.Since)))
+		p.indented(a.Why)
+		p.indented("→ " + a.Do)
+		p.say("")
+	}
 }
 
 func (p *program) stuck(stages []view.StuckStage, messages []view.Message, now time.Time) {

@@ -64,6 +64,13 @@ func (c *Client) Environment(ctx context.Context, name string) ([]view.Deploymen
 	return list, err
 }
 
+// Alarms lists what a person must look into.
+func (c *Client) Alarms(ctx context.Context) ([]view.Alarm, error) {
+	var list []view.Alarm
+	err := c.call(ctx, request{method: http.MethodGet, path: []string{"v1", "alarms"}, bound: quick}, &list)
+	return list, err
+}
+
 // Stuck lists the stages that wait for an operator.
 func (c *Client) Stuck(ctx context.Context) ([]view.StuckStage, error) {
 	var list []view.StuckStage

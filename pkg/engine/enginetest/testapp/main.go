@@ -115,7 +115,7 @@ func serve(ctx context.Context, args []string) {
 		}
 	})
 	mux.HandleFunc("/secrets/", func(w http.ResponseWriter, r *http.Request) {
-		data, err := os.ReadFile("/run/secrets/" + path.Base(r.URL.Path))
+		data, err := os.ReadFile("/run/" + path.Clean(r.URL.Path))
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusNotFound)
 			return
