@@ -88,9 +88,6 @@ func (d *Deployer) withdrawAll(ctx context.Context, env events.Slug, apps []even
 		if _, there := entries[p]; !there {
 			continue
 		}
-		if err := d.revoke(ctx, p, math.MaxInt, nil); err != nil {
-			return err
-		}
 		if err := d.deps.Table.Clear(ctx, p); err != nil {
 			return err
 		}
