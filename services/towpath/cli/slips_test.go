@@ -98,7 +98,7 @@ func TestRestoreFromWhatIsNoBackup(t *testing.T) {
 
 // A ledger that is not what was sealed comes before everything else.
 func TestStuckShowsTheAlarm(t *testing.T) {
-	answers := map[string]any{"GET /v1/stuck": []view.StuckStage{}, "GET /v1/messages": []view.Message{}}
+	answers := map[string]any{"GET /v1/alarms": []view.Alarm{}, "GET /v1/stuck": []view.StuckStage{}, "GET /v1/messages": []view.Message{}}
 	answering(t, answers)
 	if _, stdout, stderr := command(t, "stuck"); stdout != "Nothing is stuck.\n" {
 		t.Errorf("who may not ask about the seal is told %q %q", stdout, stderr)
