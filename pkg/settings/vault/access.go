@@ -15,6 +15,7 @@ import (
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger"
+	"towpath.dev/pkg/pause"
 	"towpath.dev/pkg/settings"
 )
 
@@ -251,9 +252,20 @@ func (a *Access) make(ctx context.Context, h settings.Holder) (token, settings.S
 	return token{Accessor: w.WrappedAccessor, Wrapping: w.Accessor, Made: at, Until: at.Add(time.Duration(w.TTL) * time.Second)}, settings.NewSecret(w.Token), nil
 }
 
-// alive reports whether a token is there to be used, by its accessor. One that was used up is there for another moment.
+// goingTries is how often Vault is asked for a token that may be about to go, goingPause between.
+const (
+	goingTries = 20
+	goingPause = 100 * time.Millisecond
+)
+
+// alive reports whether a token is there to be used, by its accessor. One that was used up is there for another moment, in
+// which Vault says that it is used up, or refuses to say anything, as it does to who may not ask.
 func (a *Access) alive(ctx context.Context, accessor string) (bool, error) {
-	got, err := a.session.do(ctx, request{method: http.MethodPost, path: "auth/token/lookup-accessor", body: map[string]any{"accessor": accessor}})
+	ask := request{method: http.MethodPost, path: "auth/token/lookup-accessor", body: map[string]any{"accessor": accessor}}
+	got, err := a.session.do(ctx, ask)
+	for tries := 1; tries < goingTries && errors.Is(err, errDenied) && !unknownAccessor(err) && pause.For(ctx, goingPause) == nil; tries++ {
+		got, err = a.session.do(ctx, ask)
+	}
 	if unknownAccessor(err) {
 		return false, nil
 	}
