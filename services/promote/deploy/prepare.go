@@ -23,7 +23,7 @@ type stage struct {
 	mounts []engine.Mount
 	// emptied says that what containers of the slot had of their own is gone.
 	emptied bool
-	clock  func() time.Time // the engine's; nil: it did not say
+	clock   func() time.Time // the engine's; nil: it did not say
 }
 
 // age is how long a container has been running, by its engine's clock; 0 where that is not known.
