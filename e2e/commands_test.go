@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -45,7 +46,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"otherci":    otherCI,
 	"gitserver":  gitServer,
 	"fetch":      fetch,
-	"stop":       stop,
+	"shutdown":   shutdown,
 	"restart":    restart,
 	"engine":     engineCommand,
 	"consul":     consulCommand,
@@ -56,6 +57,18 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"spoil":      spoil,
 	"witness":    witnessCommand,
 	"vault":      vaultCommand,
+}
+
+// testscript prefers its own command of a name: a scenario that means ours would end there, or do something else.
+func TestCommandsAreNotTestscriptsOwn(t *testing.T) {
+	for _, name := range []string{
+		"cat", "cd", "chmod", "cmp", "cmpenv", "cp", "env", "exec", "exists", "grep", "kill", "mkdir", "mv", "rm", "skip", "stderr", "stdin",
+		"stdout", "stop", "symlink", "ttyin", "ttyout", "unix2dos", "unquote", "wait",
+	} {
+		if commands[name] != nil {
+			t.Errorf("%s is testscript's", name)
+		}
+	}
 }
 
 // running returns the system that a script runs against.

@@ -84,11 +84,11 @@ func kill9(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(running(ts).Kill(args[0]))
 }
 
-// stop SERVICE: stops the process that holds the service with SIGTERM and waits until it has drained.
-func stop(ts *testscript.TestScript, neg bool, args []string) {
+// shutdown SERVICE: stops the process that holds the service with SIGTERM and waits until it has drained.
+func shutdown(ts *testscript.TestScript, neg bool, args []string) {
 	own(ts)
 	if neg || len(args) != 1 {
-		ts.Fatalf("usage: stop SERVICE")
+		ts.Fatalf("usage: shutdown SERVICE")
 	}
 	ts.Check(running(ts).Stop(args[0]))
 }
