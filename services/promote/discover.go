@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/settings"
@@ -38,6 +39,7 @@ func (e *engines) discover(ctx context.Context, v Version, spec *deploy.Spec) er
 		if err := grant(ctx, secrets, holder, spec); err != nil {
 			return err
 		}
+		spec.Conceal = slices.Collect(maps.Values(spec.Secrets)) // the app may print what it finds
 		spec.Secrets, spec.Own = nil, e.issuer(v)
 	}
 	return nil

@@ -40,7 +40,9 @@ func keyFindings(kind settings.Kind, pins map[string]uint64, known map[string]fo
 			expected = said.Version
 		}
 		one := Finding{What: fmt.Sprintf("%s %s", kind, key), Expected: fmt.Sprintf("version %d", expected), Found: "gone", Fresh: true}
-		i := slices.IndexFunc(present, func(item settings.Item) bool { return item.Key == key })
+		i := slices.IndexFunc(present, func(item settings.Item) bool {
+			return item.Key == key && !(item.Shared && said.Deleted) // what all apps share shows where the app's own is gone
+		})
 		switch {
 		case i < 0 && was && said.Deleted:
 			continue
@@ -135,8 +137,13 @@ func (p *promoter) lookForDrift(ctx context.Context, at Place, mem *memory) (gon
 // Look implements Effects.
 func (e *engines) Look(ctx context.Context, v Version, env *fold.Env, tidy bool) ([]Finding, error) {
 	spec := deploy.Spec{Place: discovery.Place{Env: v.Env, App: v.App}, Slot: v.Slot.N, Repository: v.Slot.Repository, Digest: v.Slot.Digest}
+	// An app that finds its settings itself has none of them in its containers, and takes up what is changed in Consul.
+	config := v.Slot.Pins.Config
+	if v.Run.Definition.Discover {
+		config = nil
+	}
 	// Where a pinned value is no longer kept, there is nothing to compare with.
-	if resolved, err := e.settings.ResolveAt(ctx, v.Env, v.App, events.Pins{Config: v.Slot.Pins.Config}); err == nil {
+	if resolved, err := e.settings.ResolveAt(ctx, v.Env, v.App, events.Pins{Config: config}); err == nil {
 		spec.Config = resolved.Config
 	} else if !errors.Is(err, settings.ErrNotSet) {
 		return nil, err
@@ -150,12 +157,12 @@ func (e *engines) Look(ctx context.Context, v Version, env *fold.Env, tidy bool)
 		all = append(all, Finding{What: d.What, Expected: d.Expected, Found: d.Found, Gone: d.Gone})
 	}
 	now := time.Now()
-	if len(v.Slot.Pins.Config) > 0 {
-		config, err := e.settings.ListConfig(ctx, v.Env, v.App)
+	if len(config) > 0 {
+		present, err := e.settings.ListConfig(ctx, v.Env, v.App)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, keyFindings(settings.Config, v.Slot.Pins.Config, env.Config, config, now)...)
+		all = append(all, keyFindings(settings.Config, config, env.Config, present, now)...)
 	}
 	if len(v.Slot.Pins.Secrets) > 0 {
 		secrets, err := e.settings.ListSecrets(ctx, v.Env, v.App)

@@ -33,6 +33,7 @@ func TestKeyFindings(t *testing.T) {
 		"changed, nobody knows when":     {said(4, false), []settings.Item{{Key: "KEY", Version: 6}}, "[config KEY: version 6, expected version 4, fresh true]"},
 		"gone":                           {said(4, false), nil, "[config KEY: gone, expected version 4, fresh true]"},
 		"gone, as was said":              {said(7, true), nil, "[]"},
+		"gone, and all apps share one":   {said(7, true), []settings.Item{{Key: "KEY", Version: 8, Shared: true}}, "[]"},
 		"back, though it was to be gone": {said(7, true), at(8, time.Hour), "[config KEY: version 8, expected none, fresh false]"},
 	} {
 		var got []string

@@ -134,6 +134,8 @@ type Spec struct {
 
 	Config  map[string]string
 	Secrets map[string]settings.Secret
+	// Conceal are values that the app finds itself: they are nowhere in its containers, and are redacted all the same.
+	Conceal []settings.Secret
 	// Env are variables that Towpath itself gives, such as where an app finds its settings. Files are beside the
 	// secrets, by name, as secret as they are, and have no variable of their own. A key of Config or Secrets goes before
 	// one of theirs.
@@ -205,7 +207,9 @@ func (s Spec) files() map[string]settings.Secret {
 }
 
 // Hidden are the values that nobody but the app may see.
-func (s Spec) Hidden() []settings.Secret { return slices.Collect(maps.Values(s.files())) }
+func (s Spec) Hidden() []settings.Secret {
+	return slices.AppendSeq(slices.Clone(s.Conceal), maps.Values(s.files()))
+}
 
 // redact cleans output of the app.
 func (s Spec) redact(text string) string {

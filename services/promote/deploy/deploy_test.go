@@ -201,6 +201,8 @@ func TestFaultsOfTheApp(t *testing.T) {
 	}{
 		{"exits at once", enginetest.App{Args: []string{"print", "cannot go on with c4nary-value-that-nobody-may-see", "3"}}, nil,
 			Exited, []string{"exited with code 3", "cannot go on with"}},
+		{"exits at once, and says what it found itself", enginetest.App{Args: []string{"print", "found c4nary-value-that-nobody-may-see", "3"}},
+			func(s *Spec) { s.Secrets, s.Conceal = nil, []settings.Secret{canary} }, Exited, []string{"exited with code 3", "found"}},
 		{"exits before it is healthy", serving("-ready", "1h", "-die", "500ms"), nil, Exited, []string{"exited with code 3", "dying as told"}},
 		{"is never healthy", serving("-health", "500"), nil, NotHealthy, []string{"not healthy within 2s", "GET /health answers 500", "listening on :8080"}},
 		{"listens on another port", serving("-port", "9090"), nil, WrongPort, []string{"nothing listens on port 8080; it listens on 9090", "service.port to 9090"}},
