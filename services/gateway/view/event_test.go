@@ -57,6 +57,8 @@ func TestNoEventSaysNothing(t *testing.T) {
 		&events.LedgerRestored{Actor: "ann", Backup: "b1", Events: 7}:                                                                      "7 events of backup b1, 0 lost",
 		&events.StageStuck{Stage: "build", Attempt: 1, LastError: "the engine is away"}:                                                    "build, attempt 1: the engine is away",
 		&events.AlarmEnded{Actor: "ann", Alarm: "a leaf is another", Reason: "restored"}:                                                   "a leaf is another: restored",
+		&events.AlarmRaised{Alarm: events.Alarm{What: "login of promote", Why: "it was used already"}}:                                     "login of promote: it was used already",
+		&events.AlarmResolved{Alarm: events.Alarm{What: "login of promote"}}:                                                               "login of promote",
 		&events.CheckpointSealed{TreeSize: 42, RootHash: "AbCd="}:                                                                          "events 1–42, root AbCd=",
 		&events.EnvironmentCreated{Name: "demo", Made: events.Made{Actor: "ann", From: "prod", Expires: &until}}:                           "demo from prod until 2026-01-02T03:04:05Z",
 		&events.EnvironmentModified{Name: "demo", Made: events.Made{Actor: "ann", From: "prod"}}:                                           "demo from prod",
