@@ -99,6 +99,7 @@ func (d *Dockerd) Start() {
 	go func() {
 		// The kernel's death signal is tied to this thread; it must live as long as the daemon.
 		runtime.LockOSThread()
+		defer runtime.UnlockOSThread() // or the thread would end, and with it whatever it had started before
 		command := exec.Command(d.args[0], d.args[1:]...)
 		command.Stdout, command.Stderr = d.log, d.log
 		command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
