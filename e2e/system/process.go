@@ -27,6 +27,7 @@ var spawn = sync.OnceValue(func() chan<- func() {
 	starts := make(chan func())
 	go func() {
 		runtime.LockOSThread()
+		defer runtime.UnlockOSThread() // or the thread would end, and with it whatever it had started before
 		for start := range starts {
 			start()
 		}

@@ -60,6 +60,7 @@ func startSystem(ctx context.Context, program, data, log string) (*system, error
 	go func() {
 		// The kernel watches the thread that started it, which therefore has to live on.
 		runtime.LockOSThread()
+		defer runtime.UnlockOSThread() // or the thread would end, and with it whatever it had started before
 		err := cmd.Start()
 		started <- err
 		if err == nil {

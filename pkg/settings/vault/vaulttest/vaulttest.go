@@ -174,6 +174,7 @@ func (s *Server) start(ctx context.Context) error {
 	// The kernel kills a child with the thread that started it, so that thread waits for it.
 	go func() {
 		runtime.LockOSThread()
+		defer runtime.UnlockOSThread() // or the thread would end, and with it whatever it had started before
 		err := cmd.Start()
 		started <- err
 		if err == nil {
