@@ -186,7 +186,9 @@ func TestStoresOfOthers(t *testing.T) {
 			fmt.Errorf("setting: %w", &settings.UnavailableError{Store: "Vault of dev", What: "writing a secret", Why: "it is sealed", Do: "unseal it", Err: context.DeadlineExceeded}),
 			[]string{"Vault of dev", "it is sealed", "unseal it"},
 		},
-		http.StatusUnprocessableEntity: {settings.ErrReadOnly, []string{"readOnly", "change it there"}},
+		http.StatusUnprocessableEntity: {
+			fmt.Errorf("%w: SHARED is shared by all apps", settings.ErrReadOnly), []string{"shared by all apps", "change it there"},
+		},
 	} {
 		s.settings.Use("dev", settings.Secrets, shelf{embedded[settings.Secrets], c.err})
 		status, answer := s.ask(s.token, http.MethodPut, "/v1/secrets/dev/hello/PASSWORD", map[string]string{"value": "x"})
@@ -198,6 +200,16 @@ func TestStoresOfOthers(t *testing.T) {
 				t.Errorf("%v: no %q in %s", c.err, why, answer)
 			}
 		}
+	}
+
+	// What somebody else keeps under the name of an environment that is to be made stays as it is.
+	if _, err := embedded[settings.Config].Set(t.Context(), settings.Place{Env: "kept", App: "hello", Key: "GREETING"}, "by hand", nil); err != nil {
+		t.Fatal(err)
+	}
+	s.settings.Use("kept", settings.Config, shelf{Provider: embedded[settings.Config]})
+	kept := view.NewEnvironment{ID: "over-what-is-kept", Name: "kept", From: "dev", Apps: map[events.Slug]view.Overlay{"hello": {Secrets: map[string]string{"PASSWORD": hidden}}}}
+	if status, answer := s.ask(s.token, http.MethodPost, "/v1/environments", kept); status != http.StatusConflict || !strings.Contains(answer, "GREETING") || strings.Contains(answer, "SHARED") {
+		t.Errorf("over keys of somebody else: %d %s", status, answer)
 	}
 
 	wish := view.NewEnvironment{ID: "copy-of-vault-1", Name: "demo", From: "dev"}

@@ -88,9 +88,12 @@ func (s *Service) findSettings(ctx context.Context, o view.NewEnvironment, renew
 		}
 		var there map[string]uint64
 		if renewed {
-			if there, err = s.versionsOf(ctx, kind, o.Name, p.app.Name); err != nil {
-				return nil, nil, err
-			}
+			there, err = s.versionsOf(ctx, kind, o.Name, p.app.Name)
+		} else {
+			err = s.othersKeys(ctx, kind, o.Name, p.app.Name)
+		}
+		if err != nil {
+			return nil, nil, err
 		}
 		keys := slices.AppendSeq(slices.Collect(maps.Keys(pins)), maps.Keys(given))
 		slices.Sort(keys)
@@ -125,13 +128,46 @@ func (s *Service) findSettings(ctx context.Context, o view.NewEnvironment, renew
 	return found, missing, nil
 }
 
+// othersKeys refuses a new environment where somebody else has put keys of the app into the store that it would use: they
+// would be overwritten now, and removed when it is destroyed.
+func (s *Service) othersKeys(ctx context.Context, kind settings.Kind, env, app events.Slug) error {
+	if !s.settings.External(env, kind) {
+		return nil
+	}
+	items, err := s.list(ctx, kind, env, app)
+	if err != nil {
+		return err
+	}
+	known := map[string]fold.Setting{}
+	if a := s.fold().App(app); a != nil {
+		if known = a.Env(env).Config; kind == settings.Secrets {
+			known = a.Env(env).Secrets
+		}
+	}
+	var others []string
+	for _, item := range items {
+		if _, ours := known[item.Key]; !ours && !item.Shared {
+			others = append(others, item.Key)
+		}
+	}
+	if len(others) == 0 {
+		return nil
+	}
+	return conflict("making environment", string(env), fmt.Sprintf("%s of %s (%s) is set already in the store that it would use, and not by Towpath", kind, app, strings.Join(others, ", ")),
+		"choose another name, or remove it there: destroying the environment would")
+}
+
+// list lists an app's settings of one kind. It reads no value of a secret.
+func (s *Service) list(ctx context.Context, kind settings.Kind, env, app events.Slug) ([]settings.Item, error) {
+	if kind == settings.Secrets {
+		return s.settings.ListSecrets(ctx, env, app)
+	}
+	return s.settings.ListConfig(ctx, env, app)
+}
+
 // versionsOf are the present versions of an app's settings of one kind, by key. It reads no value.
 func (s *Service) versionsOf(ctx context.Context, kind settings.Kind, env, app events.Slug) (map[string]uint64, error) {
-	list := s.settings.ListConfig
-	if kind == settings.Secrets {
-		list = s.settings.ListSecrets
-	}
-	items, err := list(ctx, env, app)
+	items, err := s.list(ctx, kind, env, app)
 	versions := map[string]uint64{}
 	for _, item := range items {
 		versions[item.Key] = item.Version
@@ -159,8 +195,11 @@ func (s *Service) writeSettings(ctx context.Context, actor identity.Actor, env e
 			} else {
 				version, err = s.settings.SetConfig(ctx, env, one.app, one.key, one.value.Reveal())
 			}
-			if errors.Is(err, settings.ErrInvalid) {
+			switch {
+			case errors.Is(err, settings.ErrInvalid):
 				return pins, invalid("making environment", string(env), err.Error(), "")
+			case errors.Is(err, settings.ErrReadOnly):
+				return pins, refused("making environment", string(env), err.Error(), "name a store that Towpath may write for it, under settings in platform.yaml")
 			}
 			if err != nil {
 				return pins, err
@@ -213,14 +252,14 @@ func (s *Service) keepClearing(ctx context.Context) {
 	}
 }
 
-// clearSettings removes every setting of an environment.
+// clearSettings removes every setting of an environment, of the apps that it has or had.
 func (s *Service) clearSettings(ctx context.Context, e *fold.Environment) error {
 	defer s.making.lock(e.Name)()
 	actor := e.Ending.Actor
 	if actor == "" {
 		actor = string(events.Watch)
 	}
-	apps := s.fold().Apps()
+	apps := slices.DeleteFunc(s.fold().Apps(), func(a *fold.App) bool { return a.Envs[e.Name] == nil }) // of others nothing was put there
 	return side(len(apps), func(i int) error {
 		app := apps[i].Name
 		config, err := s.settings.ListConfig(ctx, e.Name, app)

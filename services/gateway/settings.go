@@ -232,7 +232,7 @@ func settingProblem(what string, c *call, err error) error {
 	case errors.Is(err, settings.ErrChanged):
 		return conflict(what, on, err.Error(), "look again, then set it with the version that you saw")
 	case errors.Is(err, settings.ErrReadOnly):
-		return refused(what, on, "platform.yaml says readOnly of the store that keeps it", "change it there, with the tools of that store")
+		return refused(what, on, err.Error(), "change it there, with the tools of that store")
 	}
 	return fmt.Errorf("%s %s: %w", what, on, err)
 }

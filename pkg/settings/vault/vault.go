@@ -103,7 +103,7 @@ func (p *Provider) GetAt(ctx context.Context, at settings.Place, version uint64)
 // Set implements settings.Provider.
 func (p *Provider) Set(ctx context.Context, at settings.Place, value string, expected *uint64) (uint64, error) {
 	if p.readOnly {
-		return 0, settings.ErrReadOnly
+		return 0, fmt.Errorf("%s: %w: platform.yaml says readOnly", p.session.name, settings.ErrReadOnly)
 	}
 	path, field := p.layout.locate(at)
 	for {
@@ -141,7 +141,7 @@ func (p *Provider) Set(ctx context.Context, at settings.Place, value string, exp
 // Delete implements settings.Provider.
 func (p *Provider) Delete(ctx context.Context, at settings.Place) (uint64, error) {
 	if p.readOnly {
-		return 0, settings.ErrReadOnly
+		return 0, fmt.Errorf("%s: %w: platform.yaml says readOnly", p.session.name, settings.ErrReadOnly)
 	}
 	path, field := p.layout.locate(at)
 	s, err := p.kv.settled(ctx, path, withoutValues)

@@ -49,12 +49,6 @@ func Event(e events.Event) (actor, detail string) {
 		return b.Actor, because(fmt.Sprintf("%d events of backup %s, %d lost", b.Events, b.Backup, b.Lost), b.Reason)
 	case *events.AlarmEnded:
 		return b.Actor, because(b.Alarm, b.Reason)
-	case *events.AlarmRaised:
-		return "", because(b.What, b.Why)
-	case *events.AlarmResolved:
-		return "", b.What
-	case *events.ArtifactPackaged:
-		return "", short(digestOf(b.ID))
 	case *events.ArtifactPublished:
 		if b.Published.Run != nil {
 			actor = b.Published.Run.Actor
@@ -64,8 +58,6 @@ func Event(e events.Event) (actor, detail string) {
 			detail += fmt.Sprintf(" of run %d", n)
 		}
 		return actor, detail
-	case *events.ArtifactSigned:
-		return "", b.Signed.Statement
 	case *events.KeyRotated:
 		return b.Actor, because(join(b.Identity, "signs with", b.Key), b.Reason)
 	case *events.EnvironmentCreated:
@@ -74,41 +66,54 @@ func Event(e events.Event) (actor, detail string) {
 		return b.Made.Actor, made(b.Name, b.Made)
 	case *events.EnvironmentDeleted:
 		return b.Made.Actor, "nothing of it is left"
-	case *events.TaskRunStarted:
-		return "", b.TaskName
-	case *events.TaskRunFinished:
-		return "", because(join(b.TaskName, string(b.Outcome)), trouble(b.Result.Trouble, b.Errors))
-	case *events.VetRunFinished:
-		return "", because(verdicts(b), trouble(b.Result.Trouble, ""))
 	case *events.PromotionRequested:
 		return b.Requestor, fmt.Sprintf("%d approvals wanted", b.Wanted)
 	case *events.PromotionApproved:
 		return b.Responder, b.Reason
 	case *events.PromotionDenied:
 		return b.Responder, b.Reason
-	case *events.PipelineRunQueued:
-		return "", b.Waiting.Reason
-	case *events.PipelineRunStarted:
-		return "", fmt.Sprintf("slot %d", b.Place.Slot)
-	case *events.PipelineRunFinished:
-		return "", because(string(b.Outcome), trouble(b.Result.Trouble, b.Errors))
-	case *events.StageReplayed:
-		return "", fmt.Sprintf("%s, attempt %d", b.Stage, b.Attempt)
-	case *events.TestSuiteRunStarted:
-		return "", fmt.Sprintf("slot %d", b.Trial.Slot)
-	case *events.TestSuiteRunFinished:
-		return "", because(string(b.Outcome), trouble(b.Trial.Trouble, b.Reason))
-	case *events.TestCaseRunFinished:
-		return "", because(join(check(b.TestCase), string(b.Outcome)), b.Reason)
-	case *events.TestCaseRunSkipped:
-		return "", because(check(b.TestCase), b.Reason)
-	case *events.StageStuck:
-		return "", because(fmt.Sprintf("%s, attempt %d", b.Stage, b.Attempt), b.LastError)
 	}
-	if detail = slotEvent(e.Body); detail == "" {
-		detail = workEvent(e.Body)
+	for _, says := range []func(events.Body) string{slotEvent, stageEvent, workEvent} {
+		if detail = says(e.Body); detail != "" {
+			break
+		}
 	}
 	return "", detail
+}
+
+// stageEvent is what services say of the stages of a run.
+func stageEvent(body events.Body) string {
+	switch b := body.(type) {
+	case *events.ArtifactPackaged:
+		return short(digestOf(b.ID))
+	case *events.ArtifactSigned:
+		return b.Signed.Statement
+	case *events.TaskRunStarted:
+		return b.TaskName
+	case *events.TaskRunFinished:
+		return because(join(b.TaskName, string(b.Outcome)), trouble(b.Result.Trouble, b.Errors))
+	case *events.VetRunFinished:
+		return because(verdicts(b), trouble(b.Result.Trouble, ""))
+	case *events.PipelineRunQueued:
+		return b.Waiting.Reason
+	case *events.PipelineRunStarted:
+		return fmt.Sprintf("slot %d", b.Place.Slot)
+	case *events.PipelineRunFinished:
+		return because(string(b.Outcome), trouble(b.Result.Trouble, b.Errors))
+	case *events.StageReplayed:
+		return fmt.Sprintf("%s, attempt %d", b.Stage, b.Attempt)
+	case *events.TestSuiteRunStarted:
+		return fmt.Sprintf("slot %d", b.Trial.Slot)
+	case *events.TestSuiteRunFinished:
+		return because(string(b.Outcome), trouble(b.Trial.Trouble, b.Reason))
+	case *events.TestCaseRunFinished:
+		return because(join(check(b.TestCase), string(b.Outcome)), b.Reason)
+	case *events.TestCaseRunSkipped:
+		return because(check(b.TestCase), b.Reason)
+	case *events.StageStuck:
+		return because(fmt.Sprintf("%s, attempt %d", b.Stage, b.Attempt), b.LastError)
+	}
+	return ""
 }
 
 // workEvent is what services say of their own work.
@@ -133,6 +138,10 @@ func workEvent(body events.Body) string {
 		return fmt.Sprintf("%s: %s, expected: %s", b.What, b.Found, b.Expected)
 	case *events.DriftResolved:
 		return b.What + " is as it should be, or no longer matters"
+	case *events.AlarmRaised:
+		return because(b.What, b.Why)
+	case *events.AlarmResolved:
+		return b.What
 	case *events.CheckpointSealed:
 		return fmt.Sprintf("events 1–%d, root %s", b.TreeSize, b.RootHash)
 	}
