@@ -28,21 +28,12 @@ const services = 10
 // network of their own, publish a port of each container and wait until it is healthy. They take turns, so that the
 // machine's moods hit both; what is taken down afterwards is not measured.
 func wholeEnvironment(ctx context.Context, o options) ([]figure, error) {
-	binaries, err := system.Build(ctx, false)
+	s, err := openSystem(ctx)
 	if err != nil {
 		return nil, err
 	}
-	folder, err := os.MkdirTemp("", "towpath-bench-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(folder)
-	s, err := system.Start(ctx, system.Options{Shape: system.AllInOne, Binaries: binaries, Folder: filepath.Join(folder, "system"), Platform: benchPlatform})
-	if err != nil {
-		return nil, err
-	}
-	defer func() { s.Close(context.WithoutCancel(ctx)) }()
-	images, err := fillProd(ctx, s, folder, binaries.Sample)
+	defer s.close(ctx)
+	images, err := fillProd(ctx, s.System, s.folder, s.binaries.Sample)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +44,7 @@ func wholeEnvironment(ctx context.Context, o options) ([]figure, error) {
 	defer docker.Close()
 	var made, scripted []time.Duration
 	for n := range o.runs + 1 {
-		one, err := timeEnvironment(ctx, s, filepath.Join(binaries.Folder, "towpath"), fmt.Sprintf("demo%d", n))
+		one, err := timeEnvironment(ctx, s.System, filepath.Join(s.binaries.Folder, "towpath"), fmt.Sprintf("demo%d", n))
 		if err != nil {
 			return nil, err
 		}

@@ -26,10 +26,14 @@ environments: [{name: dev}, {name: qa}, {name: prod}]
 
 var benchEnvironments = []string{"dev", "qa", "prod"}
 
-// wholeRun measures from the beginning of a git push to the moment when prod is verified, against the same
-// operations scripted back to back: push, build, push to the registry, and for each environment start, wait until
-// healthy, stop the old. Runs and scripted ones take turns, so that the machine's moods hit both.
-func wholeRun(ctx context.Context, o options) ([]figure, error) {
+// opened is a Towpath in a folder of its own.
+type opened struct {
+	*system.System
+	binaries system.Binaries
+	folder   string
+}
+
+func openSystem(ctx context.Context) (*opened, error) {
 	binaries, err := system.Build(ctx, false)
 	if err != nil {
 		return nil, err
@@ -38,22 +42,39 @@ func wholeRun(ctx context.Context, o options) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(folder)
 	s, err := system.Start(ctx, system.Options{Shape: system.AllInOne, Binaries: binaries, Folder: filepath.Join(folder, "system"), Platform: benchPlatform})
 	if err != nil {
+		os.RemoveAll(folder)
 		return nil, err
 	}
-	defer func() { s.Close(context.WithoutCancel(ctx)) }()
-	idle, err := idleMemory(ctx, s)
+	return &opened{System: s, binaries: binaries, folder: folder}, nil
+}
+
+// close stops it, also where ctx has ended, and removes its folder.
+func (o *opened) close(ctx context.Context) {
+	o.Close(context.WithoutCancel(ctx))
+	os.RemoveAll(o.folder)
+}
+
+// wholeRun measures from the beginning of a git push to the moment when prod is verified, against the same
+// operations scripted back to back: push, build, push to the registry, and for each environment start, wait until
+// healthy, stop the old. Runs and scripted ones take turns, so that the machine's moods hit both.
+func wholeRun(ctx context.Context, o options) ([]figure, error) {
+	s, err := openSystem(ctx)
 	if err != nil {
 		return nil, err
 	}
-	script, err := newScript(ctx, folder, binaries)
+	defer s.close(ctx)
+	idle, err := idleMemory(ctx, s.System)
+	if err != nil {
+		return nil, err
+	}
+	script, err := newScript(ctx, s.folder, s.binaries)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { script.close(context.WithoutCancel(ctx)) }()
-	repository, err := newRepository(ctx, filepath.Join(folder, "app"), binaries.Sample)
+	repository, err := newRepository(ctx, filepath.Join(s.folder, "app"), s.binaries.Sample)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +83,7 @@ func wholeRun(ctx context.Context, o options) ([]figure, error) {
 		if err := repository.change(ctx, fmt.Sprintf("run %d", n)); err != nil {
 			return nil, err
 		}
-		run, err := towpathRun(ctx, s, repository, n)
+		run, err := towpathRun(ctx, s.System, repository, n)
 		if err != nil {
 			return nil, err
 		}

@@ -31,7 +31,8 @@ func (p *program) envCreateCommand() *cobra.Command {
 		Use: "create NAME --from ENV", Short: "Make an environment like another: every app, at the same digests",
 		Long: `Make an environment like another: every app that runs there, at the same digests and with
 copies of the settings and secrets that those run with, its own network, and its own address
-at the edge. Secrets are copied inside Towpath and pass through no terminal. --set and
+at the edge. Secrets are copied inside Towpath and pass through no terminal; those that ENV
+has in a Vault have to be given, since Towpath's gateway may not read them there. --set and
 --settings give some of them another value; a file for --settings is
 
   hello:
@@ -40,7 +41,8 @@ at the edge. Secrets are copied inside Towpath and pass through no terminal. --s
 
 and - reads it from stdin. No pipeline promotes anything there. Given again, it brings the
 environment to the digests that ENV has by then, keeps the settings that it has, and tries
-once more what did not come up. With --ttl it is destroyed by itself.`,
+once more what did not come up. Keys that somebody else keeps under NAME in a Consul or Vault
+are left alone: it is refused. With --ttl it is destroyed by itself.`,
 		Example: examples("towpath env create demo --from prod --ttl 2h", "towpath env create demo --from prod --set hello/GREETING=hi",
 			"pass show demo-settings | towpath env create demo --from prod --settings -"),
 		Args: arguments(cobra.ExactArgs(1)), ValidArgsFunction: cobra.NoFileCompletions,
