@@ -54,7 +54,7 @@ func (s *Embedded) Set(ctx context.Context, p Place, value string, expected *uin
 		if present == nil {
 			version = 0
 		}
-		if present != nil && *present == value && (expected == nil || *expected <= version) {
+		if present != nil && *present == value && (expected == nil || 0 < *expected && *expected <= version) {
 			return version, nil
 		}
 		if expected != nil && *expected != version {
@@ -113,16 +113,17 @@ func (s *Embedded) GetAt(ctx context.Context, p Place, version uint64) (string, 
 }
 
 // Delete implements Provider. It leaves a mark, whose revision is the version that says that the key is gone.
-func (s *Embedded) Delete(ctx context.Context, p Place) (uint64, error) {
+func (s *Embedded) Delete(ctx context.Context, p Place) (version uint64, left string, err error) {
 	if _, _, err := s.Get(ctx, p); err != nil {
-		return 0, err
+		return 0, "", err
 	}
 	if s.kind == Secrets {
 		if err := s.bucket.Delete(ctx, p.path()); err != nil {
-			return 0, err
+			return 0, "", err
 		}
 	}
-	return s.bucket.Put(ctx, p.path(), []byte{formatGone})
+	version, err = s.bucket.Put(ctx, p.path(), []byte{formatGone})
+	return version, "", err
 }
 
 // List implements Provider.

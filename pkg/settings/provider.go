@@ -27,10 +27,13 @@ type Provider interface {
 	// else the error wraps ErrNotSet.
 	GetAt(ctx context.Context, p Place, version uint64) (value string, err error)
 	// Set sets a key and returns its version: the present one where the value is the same. Where expected is given,
-	// it sets the key only while it has that version (0: while it is not set), else the error wraps ErrChanged.
+	// it sets the key only while it has that version (0: while it is not set), else the error wraps ErrChanged; a value
+	// that is there already, later than the version expected, is what an attempt whose answer was lost has set.
 	Set(ctx context.Context, p Place, value string, expected *uint64) (version uint64, err error)
-	// Delete takes a value away and returns the version that says so, greater than that of the value.
-	Delete(ctx context.Context, p Place) (version uint64, err error)
+	// Delete takes a value away and returns the version that says so, greater than that of the value. Earlier versions of
+	// a secret go with it, and none of another key: left says where the store still holds the value for the sake of those,
+	// and how it is taken away there; it is empty where nothing is left.
+	Delete(ctx context.Context, p Place) (version uint64, left string, err error)
 	// List returns which keys an app has in an environment, sorted, those of a shared level included. It never reads a
 	// secret's value.
 	List(ctx context.Context, env, app events.Slug) ([]Item, error)

@@ -140,21 +140,22 @@ func (s *Store) at(ctx context.Context, p Place, version uint64) (string, error)
 // DeleteConfig takes a value away and returns the version that says so. Earlier versions are kept for rollbacks.
 // Errors wrap ErrNotSet where there is none.
 func (s *Store) DeleteConfig(ctx context.Context, env, app events.Slug, key string) (version uint64, err error) {
-	return s.remove(ctx, Place{Config, env, app, key})
+	version, _, err = s.remove(ctx, Place{Config, env, app, key})
+	return version, err
 }
 
 // DeleteSecret takes a secret away, with all its earlier versions: a slot that is pinned to one of them cannot come
-// back. Errors wrap ErrNotSet where there is none.
-func (s *Store) DeleteSecret(ctx context.Context, env, app events.Slug, key string) (version uint64, err error) {
+// back. left says where the store still holds the value, see Provider. Errors wrap ErrNotSet where there is none.
+func (s *Store) DeleteSecret(ctx context.Context, env, app events.Slug, key string) (version uint64, left string, err error) {
 	return s.remove(ctx, Place{Secrets, env, app, key})
 }
 
-func (s *Store) remove(ctx context.Context, p Place) (uint64, error) {
+func (s *Store) remove(ctx context.Context, p Place) (version uint64, left string, err error) {
 	if err := p.Check(); err != nil {
-		return 0, err
+		return 0, "", err
 	}
-	version, err := s.provider(p.Env, p.Kind).Delete(ctx, p)
-	return version, wrap("removing", p, err)
+	version, left, err = s.provider(p.Env, p.Kind).Delete(ctx, p)
+	return version, left, wrap("removing", p, err)
 }
 
 // ListConfig returns an app's configuration in an environment, sorted by key.

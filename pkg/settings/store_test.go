@@ -135,7 +135,7 @@ func TestSecrets(t *testing.T) {
 		t.Errorf("another key: %v", err)
 	}
 
-	if _, err := store.DeleteSecret(ctx, "prod", "hello", "PASSWORD"); err != nil {
+	if _, _, err := store.DeleteSecret(ctx, "prod", "hello", "PASSWORD"); err != nil {
 		t.Fatal(err)
 	}
 	for _, version := range []uint64{first, second} {
@@ -233,7 +233,7 @@ func TestNewest(t *testing.T) {
 	if _, err := store.SetSecret(ctx, "dev", "other", "S", NewSecret(canary)); err != nil {
 		t.Fatal(err)
 	}
-	version, err := store.DeleteSecret(ctx, "dev", "other", "S")
+	version, _, err := store.DeleteSecret(ctx, "dev", "other", "S")
 	if err != nil {
 		t.Fatal(err)
 	}

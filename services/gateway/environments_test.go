@@ -140,7 +140,7 @@ func TestEnvironmentsThatCannotBeMade(t *testing.T) {
 		t.Errorf("environments %+v", s.fold().Environments())
 	}
 	// A secret whose pinned version is gone cannot be copied, and nothing else is written then.
-	if _, err := s.settings.DeleteSecret(t.Context(), "dev", "hello", "PASSWORD"); err != nil {
+	if _, _, err := s.settings.DeleteSecret(t.Context(), "dev", "hello", "PASSWORD"); err != nil {
 		t.Fatal(err)
 	}
 	status, answer := s.ask(s.token, http.MethodPost, "/v1/environments", view.NewEnvironment{ID: "wish-lost-1", Name: "demo", From: "dev"})

@@ -279,7 +279,7 @@ func (s *Service) clearSettings(ctx context.Context, e *fold.Environment) error 
 				change.Version, err = s.settings.DeleteConfig(ctx, e.Name, app, item.Key)
 			} else {
 				change.Kind = settings.Secrets
-				change.Version, err = s.settings.DeleteSecret(ctx, e.Name, app, item.Key)
+				change.Version, _, err = s.settings.DeleteSecret(ctx, e.Name, app, item.Key) // no other stays that could share it
 			}
 			if errors.Is(err, settings.ErrNotSet) {
 				continue

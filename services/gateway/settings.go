@@ -25,7 +25,7 @@ type setting struct {
 	Version uint64     `json:"version"`
 	Changed *time.Time `json:"changed,omitempty"`
 	Actor   string     `json:"actor,omitempty"`
-	Warning string     `json:"warning,omitempty"` // of a key that nothing reads
+	Warning string     `json:"warning,omitempty"` // of a key that nothing reads, or of a secret that was removed and is still held
 }
 
 func doConfig(c *call) error {
@@ -152,11 +152,11 @@ func doDeleteSecret(c *call) error {
 	if err := c.stillNeeded(settings.Secrets, key); err != nil {
 		return err
 	}
-	version, err := c.s.settings.DeleteSecret(c.r.Context(), c.env, c.app, key)
+	version, left, err := c.s.settings.DeleteSecret(c.r.Context(), c.env, c.app, key)
 	if err != nil {
 		return settingProblem("removing", c, err)
 	}
-	return c.settingChanged(settings.Change{Kind: settings.Secrets, Key: key, Version: version, Deleted: true}, setting{Key: key, Version: version, Actor: c.actor.ID})
+	return c.settingChanged(settings.Change{Kind: settings.Secrets, Key: key, Version: version, Deleted: true}, setting{Key: key, Version: version, Actor: c.actor.ID, Warning: left})
 }
 
 // settingChanged records a change of a setting of the call's app and environment, and answers. A value that was there

@@ -44,7 +44,7 @@ func all(t *testing.T, p *consul.Provider, why ...string) {
 	unavailable(t, "reading", func() error { _, _, err := p.Get(ctx, greeting); return err }, why...)
 	unavailable(t, "reading a version", func() error { _, err := p.GetAt(ctx, greeting, 7); return err }, why...)
 	unavailable(t, "writing", func() error { _, err := p.Set(ctx, greeting, "x", nil); return err }, why...)
-	unavailable(t, "deleting", func() error { _, err := p.Delete(ctx, greeting); return err }, why...)
+	unavailable(t, "deleting", func() error { _, _, err := p.Delete(ctx, greeting); return err }, why...)
 	unavailable(t, "listing", func() error { _, err := p.List(ctx, "qa", "hello"); return err }, why...)
 	unavailable(t, "watching", func() error { _, err := p.Watch(ctx, "qa", "hello", 1); return err }, why...)
 }

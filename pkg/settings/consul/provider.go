@@ -128,7 +128,7 @@ func (p *Provider) Set(ctx context.Context, at settings.Place, value string, exp
 		if err != nil {
 			return 0, err
 		}
-		if f.pair != nil && !f.shared && string(f.pair.Value) == value && (expected == nil || *expected <= f.version()) {
+		if f.pair != nil && !f.shared && string(f.pair.Value) == value && (expected == nil || 0 < *expected && *expected <= f.version()) {
 			return f.version(), nil
 		}
 		if expected != nil && *expected != f.version() {
@@ -147,25 +147,25 @@ func (p *Provider) Set(ctx context.Context, at settings.Place, value string, exp
 
 // Delete implements settings.Provider. In one transaction it marks the key, which says at which index that is, and takes
 // it away; nobody sees the mark. A shared key is not an app's to delete.
-func (p *Provider) Delete(ctx context.Context, at settings.Place) (uint64, error) {
+func (p *Provider) Delete(ctx context.Context, at settings.Place) (version uint64, left string, err error) {
 	if p.cfg.ReadOnly {
-		return 0, p.readOnly()
+		return 0, "", p.readOnly()
 	}
 	for {
 		f, err := p.find(ctx, at)
 		switch {
 		case err != nil:
-			return 0, err
+			return 0, "", err
 		case f.pair == nil:
-			return 0, settings.ErrNotSet
+			return 0, "", settings.ErrNotSet
 		case f.shared:
-			return 0, fmt.Errorf("%w: %s is shared by all apps of %s: change it in Consul", settings.ErrReadOnly, f.pair.Key, at.Env)
+			return 0, "", fmt.Errorf("%w: %s is shared by all apps of %s: change it in Consul", settings.ErrReadOnly, f.pair.Key, at.Env)
 		}
 		version, err := p.write(ctx, "deleting "+f.pair.Key,
 			&api.KVTxnOp{Verb: api.KVCAS, Key: f.pair.Key, Index: f.pair.ModifyIndex, Flags: f.pair.Flags ^ 1},
 			&api.KVTxnOp{Verb: api.KVDelete, Key: f.pair.Key})
 		if !errors.Is(err, settings.ErrChanged) {
-			return version, err
+			return version, "", err
 		}
 	}
 }

@@ -107,7 +107,7 @@ func TestAdoptedTree(t *testing.T) {
 	if _, err := p.Set(t.Context(), greeting, "x", nil); !errors.Is(err, settings.ErrReadOnly) {
 		t.Errorf("writing to what may only be read: %v", err)
 	}
-	if _, err := p.Delete(t.Context(), greeting); !errors.Is(err, settings.ErrReadOnly) {
+	if _, _, err := p.Delete(t.Context(), greeting); !errors.Is(err, settings.ErrReadOnly) {
 		t.Errorf("deleting what may only be read: %v", err)
 	}
 }
@@ -120,7 +120,7 @@ func TestSharedLevelIsBeneath(t *testing.T) {
 	if value != "everybody's" {
 		t.Fatalf("%q", value)
 	}
-	if _, err := p.Delete(t.Context(), greeting); !errors.Is(err, settings.ErrReadOnly) {
+	if _, _, err := p.Delete(t.Context(), greeting); !errors.Is(err, settings.ErrReadOnly) {
 		t.Errorf("one app deletes what all share: %v", err)
 	}
 	own, err := p.Set(t.Context(), greeting, "mine", &shared)
@@ -130,7 +130,7 @@ func TestSharedLevelIsBeneath(t *testing.T) {
 	if pair, _, err := agent.API.KV().Get("config/qa/shared/GREETING", nil); err != nil || string(pair.Value) != "everybody's" {
 		t.Errorf("the shared key was written: %v, %v", pair, err)
 	}
-	if _, err := p.Delete(t.Context(), greeting); err != nil {
+	if _, _, err := p.Delete(t.Context(), greeting); err != nil {
 		t.Fatal(err)
 	}
 	if value, _ := get(t, p, greeting); value != "everybody's" {

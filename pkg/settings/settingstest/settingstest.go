@@ -27,6 +27,8 @@ func Run(t *testing.T, kind settings.Kind, provider, other settings.Provider) {
 		{"compare and swap", s.swap},
 		{"one of many writers wins", s.race},
 		{"deletion", s.deletion},
+		{"deletion beside others", s.beside},
+		{"many keys", s.many},
 		{"listing", s.listing},
 		{"apps and environments are apart", s.apart},
 		{"values as they were", s.values},
@@ -71,7 +73,7 @@ func (s suite) missing(t *testing.T, at settings.Place) {
 	if _, err := s.provider.GetAt(t.Context(), at, 1<<40); !errors.Is(err, settings.ErrNotSet) {
 		t.Errorf("a version that never was: %v", err)
 	}
-	if _, err := s.provider.Delete(t.Context(), at); !errors.Is(err, settings.ErrNotSet) {
+	if _, _, err := s.provider.Delete(t.Context(), at); !errors.Is(err, settings.ErrNotSet) {
 		t.Errorf("deleting it: %v", err)
 	}
 	if items, err := s.provider.List(t.Context(), at.Env, at.App); err != nil || len(items) != 0 {
@@ -116,9 +118,15 @@ func (s suite) swap(t *testing.T, at settings.Place) {
 	if _, err := s.provider.Set(t.Context(), at, "other", expect(0)); !errors.Is(err, settings.ErrChanged) {
 		t.Errorf("a write that expects nothing, of a key that is set: %v", err)
 	}
+	if _, err := s.provider.Set(t.Context(), at, "one", expect(0)); !errors.Is(err, settings.ErrChanged) {
+		t.Errorf("a write that expects nothing, of a key that has the same value: %v", err)
+	}
 	second, err := s.provider.Set(t.Context(), at, "two", &first)
 	if err != nil || second <= first {
 		t.Fatalf("a write that expects what is there: version %d, %v", second, err)
+	}
+	if again, err := s.provider.Set(t.Context(), at, "two", &first); err != nil || again != second {
+		t.Errorf("the same write again, as its writer does whom no answer reached: version %d, %v", again, err)
 	}
 	if _, err := s.provider.Set(t.Context(), at, "three", &first); !errors.Is(err, settings.ErrChanged) {
 		t.Errorf("a write that expects an older version: %v", err)
@@ -162,9 +170,9 @@ func (s suite) race(t *testing.T, at settings.Place) {
 
 func (s suite) deletion(t *testing.T, at settings.Place) {
 	first := s.set(t, at, "one")
-	gone, err := s.provider.Delete(t.Context(), at)
-	if err != nil || gone <= first {
-		t.Errorf("deleting version %d is version %d (%v)", first, gone, err)
+	gone, left, err := s.provider.Delete(t.Context(), at)
+	if err != nil || gone <= first || left != "" {
+		t.Errorf("deleting version %d is version %d, and left %q (%v)", first, gone, left, err)
 	}
 	if value, _, err := s.other.Get(t.Context(), at); !errors.Is(err, settings.ErrNotSet) {
 		t.Errorf("a deleted key is %q (%v)", value, err)
@@ -172,7 +180,7 @@ func (s suite) deletion(t *testing.T, at settings.Place) {
 	if items, err := s.other.List(t.Context(), at.Env, at.App); err != nil || len(items) != 0 {
 		t.Errorf("a deleted key is listed: %v (%v)", items, err)
 	}
-	if _, err := s.provider.Delete(t.Context(), at); !errors.Is(err, settings.ErrNotSet) {
+	if _, _, err := s.provider.Delete(t.Context(), at); !errors.Is(err, settings.ErrNotSet) {
 		t.Errorf("deleting again: %v", err)
 	}
 	if value, err := s.other.GetAt(t.Context(), at, first); s.kind == settings.Config && (err != nil || value != "one") {
@@ -186,6 +194,61 @@ func (s suite) deletion(t *testing.T, at settings.Place) {
 		t.Errorf("set again, expecting nothing: version %d after %d (%v)", back, gone, err)
 	}
 }
+
+// beside deletes a key among others: no version of theirs goes with it, the older ones that rollbacks need included.
+func (s suite) beside(t *testing.T, at settings.Place) {
+	gone, kept := at, at
+	gone.Key, kept.Key = "GONE", "KEPT"
+	old := s.set(t, gone, "one")
+	first := s.set(t, kept, "one")
+	s.set(t, gone, "two")
+	second := s.set(t, kept, "two")
+	deleted, _, err := s.provider.Delete(t.Context(), gone)
+	if err != nil || deleted <= old {
+		t.Fatalf("deleting %s: version %d (%v)", gone, deleted, err)
+	}
+	s.holds(t, kept, "two", second)
+	for version, want := range map[uint64]string{first: "one", second: "two"} {
+		if value, err := s.other.GetAt(t.Context(), kept, version); err != nil || value != want {
+			t.Errorf("version %d of the key that stays is %q (%v), want %q", version, value, err, want)
+		}
+	}
+	if _, _, err := s.provider.Delete(t.Context(), gone); !errors.Is(err, settings.ErrNotSet) {
+		t.Errorf("deleting again: %v", err)
+	}
+	back := s.set(t, gone, "back")
+	third := s.set(t, kept, "three")
+	s.holds(t, gone, "back", back)
+	s.holds(t, kept, "three", third)
+	if value, err := s.other.GetAt(t.Context(), gone, old); s.kind == settings.Secrets && !errors.Is(err, settings.ErrNotSet) {
+		t.Errorf("version %d of a deleted secret is %d bytes (%v); its owner wanted it gone", old, len(value), err)
+	}
+	if value, err := s.other.GetAt(t.Context(), kept, first); err != nil || value != "one" {
+		t.Errorf("version %d of the key that stays is %q (%v) after later writes", first, value, err)
+	}
+}
+
+// many sets one key among many: that is a change of no other.
+func (s suite) many(t *testing.T, at settings.Place) {
+	versions := map[string]uint64{}
+	for i := range manyKeys {
+		at.Key = fmt.Sprintf("A_KEY_WITH_A_NAME_AS_LONG_AS_THEY_ARE_%03d", i)
+		versions[at.Key] = s.set(t, at, "one")
+	}
+	versions[at.Key] = s.set(t, at, "two")
+	items, err := s.other.List(t.Context(), at.Env, at.App)
+	if err != nil || len(items) != manyKeys {
+		t.Fatalf("listed %d (%v), want %d", len(items), err, manyKeys)
+	}
+	for _, item := range items {
+		if item.Version != versions[item.Key] {
+			t.Errorf("%s has version %d once another was set, want %d", item.Key, item.Version, versions[item.Key])
+		}
+	}
+}
+
+// manyKeys is more than Vault takes texts of metadata for a path.
+const manyKeys = 70
 
 func (s suite) listing(t *testing.T, at settings.Place) {
 	want := map[string]uint64{}
@@ -254,7 +317,7 @@ func (s suite) watching(t *testing.T, at settings.Place) {
 		func() { s.set(t, at, "one") },
 		func() { s.set(t, at, "two") },
 		func() {
-			if _, err := s.provider.Delete(t.Context(), at); err != nil {
+			if _, _, err := s.provider.Delete(t.Context(), at); err != nil {
 				t.Error(err)
 			}
 		},

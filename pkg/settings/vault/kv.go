@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"towpath.dev/pkg/pause"
 	"towpath.dev/pkg/settings"
 )
 
@@ -55,10 +56,12 @@ func (s state) others(field string) bool {
 }
 
 // why says why a version is not there.
-func (s state) why(version, newest uint64) string {
+func (s state) why(key string, version, newest uint64) string {
 	switch {
 	case s.destroyed:
 		return fmt.Sprintf("version %d was destroyed", version)
+	case s.versions.gone[key] > version:
+		return fmt.Sprintf("it was deleted since (with version %d)", s.versions.gone[key])
 	case s.deleted != "":
 		return fmt.Sprintf("version %d was deleted at %s (while it is not destroyed, `vault kv undelete` brings it back)", version, s.deleted)
 	case s.live:
@@ -149,55 +152,70 @@ func (k kv) write(ctx context.Context, path string, s state, fields map[string]a
 	return written.Version, nil
 }
 
-// note keeps a table. Another one may have been written meanwhile by who wrote a later version: then this one is
-// valid for no version that is the newest, and the next writer's replaces it.
-func (k kv) note(ctx context.Context, path string, t table) error {
-	custom := map[string]any{tableAt: strconv.FormatUint(t.at, 10)}
-	for key, since := range t.since {
-		if len(key) <= keyLongest {
-			custom[tablePrefix+key] = strconv.FormatUint(since, 10)
+// How often it is tried to keep a table.
+const (
+	noteTries = 4
+	notePause = 200 * time.Millisecond // before the second time, then twice as long each time
+)
+
+// note keeps what the table of a path says after s. The version that it is about is written already, so that it cannot be
+// kept is no fault of the write: all fields count as changed then, as after another tool's write. Another table may have
+// been written meanwhile by who wrote a later version: then this one is valid for no version that is the newest, and the
+// next writer's replaces it.
+func (k kv) note(ctx context.Context, path string, before state, t table) {
+	ctx = context.WithoutCancel(ctx)
+	r := request{method: http.MethodPatch, path: k.mount + "/metadata/" + path, body: map[string]any{"custom_metadata": t.texts(before.versions)}}
+	_, err := k.session.do(ctx, r)
+	for try, wait := 1, notePause; err != nil && try < noteTries && !errors.Is(err, errDenied) && !errors.Is(err, errRefused); try, wait = try+1, 2*wait {
+		if pause.For(ctx, wait) != nil {
+			break
 		}
+		_, err = k.session.do(ctx, r)
 	}
-	_, err := k.session.do(ctx, request{
-		method: http.MethodPatch, path: k.mount + "/metadata/" + path, body: map[string]any{"custom_metadata": custom},
-	})
-	if errors.Is(err, errDenied) || errors.Is(err, errRefused) {
-		return nil // all fields count as changed, as after another tool's write
+	if err != nil {
+		k.session.logger.Warn("Vault: since which version each secret of the path has its value is not noted: all count as changed", "path", path, "err", err)
 	}
-	return err
 }
 
-// holding returns the versions of a path that hold a field.
-func (k kv) holding(ctx context.Context, path, field string) ([]uint64, error) {
+// holding returns the versions of a path that hold a field: those that hold nothing else, and those that hold, or may
+// hold, other fields too; only says that other fields are nobody's secrets. oldest is the first version that the path keeps.
+func (k kv) holding(ctx context.Context, path, field string, only bool) (alone, shared []uint64, oldest uint64, err error) {
 	a, err := k.session.do(ctx, request{method: http.MethodGet, path: k.mount + "/metadata/" + path})
 	if err != nil || a.Data == nil {
-		return nil, err
+		return nil, nil, 0, err
 	}
 	var body struct {
+		Oldest   uint64 `json:"oldest_version"`
 		Versions map[uint64]struct {
 			Destroyed bool
 			Deletion  string `json:"deletion_time"`
 		}
 	}
 	if err := a.decode(&body); err != nil {
-		return nil, fmt.Errorf("%s: its answer is not KV version 2's: %w", k.session.name, err)
+		return nil, nil, 0, fmt.Errorf("%s: its answer is not KV version 2's: %w", k.session.name, err)
 	}
-	var held []uint64
 	for _, version := range slices.Sorted(maps.Keys(body.Versions)) {
 		v := body.Versions[version]
 		if v.Destroyed {
 			continue
 		}
 		s, err := k.look(ctx, path, version, withoutValues)
-		if err != nil {
-			return nil, err
-		}
-		// What a deleted version holds is not shown, and can be brought back.
-		if s.has(field) || v.Deletion != "" && !s.live {
-			held = append(held, version)
+		switch {
+		case err != nil:
+			return nil, nil, 0, err
+		case s.has(field) && s.others(field) && !only:
+			shared = append(shared, version)
+		case s.has(field):
+			alone = append(alone, version)
+		case v.Deletion != "" && !s.live: // what it holds is not shown, and can be brought back
+			if only {
+				alone = append(alone, version)
+			} else {
+				shared = append(shared, version)
+			}
 		}
 	}
-	return held, nil
+	return alone, shared, body.Oldest, nil
 }
 
 // destroy takes versions of a path away for good.

@@ -8,10 +8,12 @@
 // lets it read none can list, set and delete.
 //
 // A version is KV's version of the path. Where an app's secrets are the fields of one path, the path's custom metadata
-// says since which version each field has its value (towpath.KEY, valid for version towpath.at), so that a change of
-// one is not a change of all; after a write by another tool all count as changed. Deleting a secret destroys each
-// version that holds it, and keeps the path's metadata, so that versions go on growing; `vault kv metadata delete` would
-// begin at 1 again, so do not use it. KV keeps max_versions of a path, 10 unless told: a pin to an older one is not kept.
+// says since which version each field has its value (a table in towpath.1, towpath.2 …), so that a change of one is not
+// a change of all; after a write by another tool all count as changed. Deleting a secret destroys each version that
+// holds it and no other secret. Of one that others share, the table says that the deleted one is not to be had there any
+// more, and whoever deletes is told that it still holds the value. The path's metadata stays, so that versions go on
+// growing; `vault kv metadata delete` would begin at 1 again, so do not use it. KV keeps max_versions of a path, 10
+// unless told: a pin to an older one is not kept.
 //
 // It logs in with AppRole by single-use secret ids that are handed over in response-wrapping tokens; see Provider.Run.
 package vault
@@ -27,7 +29,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -87,7 +88,7 @@ func (p *Provider) GetAt(ctx context.Context, at settings.Place, version uint64)
 	if err != nil {
 		return "", err
 	}
-	if s.has(field) {
+	if s.has(field) && s.versions.gone[at.Key] <= version {
 		return decode(s.fields, field)
 	}
 	present, err := p.kv.settled(ctx, path, withValues)
@@ -97,7 +98,7 @@ func (p *Provider) GetAt(ctx context.Context, at settings.Place, version uint64)
 	if present.has(field) && p.version(present, at.Key) == version {
 		return decode(present.fields, field)
 	}
-	return "", fmt.Errorf("%w of that version in Vault: %s; deploy with the present secrets, or set it again", settings.ErrNotSet, s.why(version, present.current))
+	return "", fmt.Errorf("%w of that version in Vault: %s; deploy with the present secrets, or set it again", settings.ErrNotSet, s.why(at.Key, version, present.current))
 }
 
 // Set implements settings.Provider.
@@ -119,7 +120,7 @@ func (p *Provider) Set(ctx context.Context, at settings.Place, value string, exp
 		if s.has(field) {
 			present = p.version(s, at.Key)
 		}
-		if present > 0 && readable && (expected == nil || *expected <= present) {
+		if present > 0 && readable && (expected == nil || 0 < *expected && *expected <= present) {
 			if is, err := decode(s.fields, field); err == nil && is == value {
 				return present, nil
 			}
@@ -134,41 +135,52 @@ func (p *Provider) Set(ctx context.Context, at settings.Place, value string, exp
 		if err != nil {
 			return 0, err
 		}
-		return version, p.note(ctx, path, s, version, at.Key)
+		if !p.layout.perKey() {
+			p.kv.note(ctx, path, s, s.after(version, at.Key))
+		}
+		return version, nil
 	}
 }
 
 // Delete implements settings.Provider.
-func (p *Provider) Delete(ctx context.Context, at settings.Place) (uint64, error) {
+func (p *Provider) Delete(ctx context.Context, at settings.Place) (version uint64, left string, err error) {
 	if p.readOnly {
-		return 0, fmt.Errorf("%s: %w: platform.yaml says readOnly", p.session.name, settings.ErrReadOnly)
+		return 0, "", fmt.Errorf("%s: %w: platform.yaml says readOnly", p.session.name, settings.ErrReadOnly)
 	}
 	path, field := p.layout.locate(at)
 	s, err := p.kv.settled(ctx, path, withoutValues)
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
-	version := s.current
+	version = s.current
 	if s.has(field) {
 		version, err = p.kv.write(ctx, path, s, map[string]any{field: nil, field + encodingSuffix: nil})
-		if err == nil {
-			err = p.note(ctx, path, s, version, at.Key)
-		}
 		if err != nil {
-			return 0, err
+			return 0, "", err
 		}
 	}
-	held, err := p.kv.holding(ctx, path, field)
+	alone, shared, oldest, err := p.kv.holding(ctx, path, field, p.layout.perKey())
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
-	if len(held) == 0 {
-		return 0, settings.ErrNotSet
+	if !p.layout.perKey() && s.has(field) {
+		p.kv.note(ctx, path, s, s.without(version, at.Key, len(shared) > 0).kept(oldest))
 	}
-	if others := s.others(field); !others && s.has(field) {
-		held = append(held, version) // it holds nothing, and says so to whoever reads it
+	if !s.has(field) && len(alone) == 0 {
+		return 0, "", settings.ErrNotSet
 	}
-	return version, p.kv.destroy(ctx, path, held)
+	if s.has(field) && !s.others(field) {
+		alone = append(alone, version) // it holds nothing, and says so to whoever reads it
+	}
+	if len(alone) > 0 {
+		err = p.kv.destroy(ctx, path, alone)
+	}
+	if len(shared) > 0 {
+		numbers := strings.Trim(strings.ReplaceAll(fmt.Sprint(shared), " ", ","), "[]")
+		left = fmt.Sprintf("Vault still holds it, or may, in version %s of %s, which other secrets of the app share and rollbacks may need; `vault kv destroy -mount=%s -versions=%s %s` takes all of them away for good",
+			numbers, path, p.kv.mount, numbers, path)
+	}
+	return version, left, err
 }
 
 // List implements settings.Provider.
@@ -237,14 +249,6 @@ func (p *Provider) version(s state, key string) uint64 {
 	return s.versions.of(key, s.current)
 }
 
-// note records that of the path's fields only key changed with version.
-func (p *Provider) note(ctx context.Context, path string, before state, version uint64, key string) error {
-	if p.layout.perKey() {
-		return nil
-	}
-	return p.kv.note(ctx, path, before.after(version, key))
-}
-
 // encodingSuffix follows a field's name in the name of the field that says how it is encoded.
 const encodingSuffix = ".encoding"
 
@@ -280,60 +284,4 @@ func decode(fields map[string]any, field string) (string, error) {
 		return string(data), nil
 	}
 	return text, nil
-}
-
-// table says since which version of a path each of its fields has its value. It is kept in the path's custom metadata,
-// and is valid for one version of the path.
-type table struct {
-	at    uint64
-	since map[string]uint64
-}
-
-const (
-	tablePrefix = "towpath."
-	tableAt     = tablePrefix + "at"
-	// KV takes 64 keys of at most 128 bytes; some may be other people's.
-	tableMost    = 56
-	tableLongest = 128
-	keyLongest   = tableLongest - len(tablePrefix)
-)
-
-// of returns the version of a key of a path that has the version current.
-func (t table) of(key string, current uint64) uint64 {
-	if since, ok := t.since[key]; ok && t.at == current {
-		return since
-	}
-	return current
-}
-
-// after returns what the table says once version came after s, by a change of key alone.
-func (s state) after(version uint64, key string) table {
-	t := table{at: version, since: map[string]uint64{}}
-	for field := range s.fields {
-		if field != key && pipeline.CheckKey(field) == nil {
-			t.since[field] = s.versions.of(field, s.current)
-		}
-	}
-	if len(t.since) >= tableMost {
-		t.since = map[string]uint64{}
-	}
-	t.since[key] = version
-	return t
-}
-
-func parseTable(metadata map[string]any) table {
-	t := table{since: map[string]uint64{}}
-	for name, value := range metadata {
-		text, _ := value.(string)
-		n, err := strconv.ParseUint(text, 10, 64)
-		key, ours := strings.CutPrefix(name, tablePrefix)
-		switch {
-		case !ours || err != nil:
-		case name == tableAt:
-			t.at = n
-		default:
-			t.since[key] = n
-		}
-	}
-	return t
 }

@@ -207,29 +207,41 @@ func TestOtherToolsReadBinaryValues(t *testing.T) {
 	}
 }
 
-// The deletion of one field destroys the versions that held it; what the others have is still there, by its version.
+// The deletion of one field destroys the versions that hold it alone. Those that others share stay, and whoever deletes
+// is told which, and how they are taken away.
 func TestDeletingOneFieldKeepsTheOthers(t *testing.T) {
 	s := start(t, pathPerApp)
 	ctx, p := t.Context(), s.root(t)
-	old, err := p.Set(ctx, place("qa", "hello", "KEPT"), "kept", nil)
+	gone, kept := place("qa", "hello", "GONE"), place("qa", "hello", "KEPT")
+	var versions []uint64
+	for _, at := range []settings.Place{gone, kept, gone} {
+		version, err := p.Set(ctx, at, time.Now().String(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		versions = append(versions, version)
+	}
+	before, _, err := p.Get(ctx, kept)
 	if err != nil {
 		t.Fatal(err)
 	}
-	held, err := p.Set(ctx, place("qa", "hello", "GONE"), "gone", nil)
-	if err != nil {
-		t.Fatal(err)
+	_, left, err := p.Delete(ctx, gone)
+	if err != nil || !strings.Contains(left, "`vault kv destroy -mount=kv -versions=2,3 apps/qa/hello`") {
+		t.Errorf("left is %q (%v)", left, err)
 	}
-	if _, err := p.Delete(ctx, place("qa", "hello", "GONE")); err != nil {
-		t.Fatal(err)
+	for i, why := range []string{"destroyed", "deleted since", "deleted since"} {
+		if _, err := p.GetAt(ctx, gone, versions[i]); !errors.Is(err, settings.ErrNotSet) || !strings.Contains(err.Error(), why) {
+			t.Errorf("version %d of the deleted one: %v, want %q", versions[i], err, why)
+		}
 	}
-	if value, err := p.GetAt(ctx, place("qa", "hello", "GONE"), held); !errors.Is(err, settings.ErrNotSet) || !strings.Contains(err.Error(), "destroyed") {
-		t.Errorf("the deleted one is %q (%v)", value, err)
-	}
-	if value, err := p.GetAt(ctx, place("qa", "hello", "KEPT"), old); err != nil || value != "kept" {
-		t.Errorf("the other is %q (%v)", value, err)
-	}
-	if err := s.Destroyed(ctx, "kv", "apps/qa/hello", held); err != nil {
+	if err := s.Destroyed(ctx, "kv", "apps/qa/hello", versions[0]); err != nil {
 		t.Error(err)
+	}
+	if _, err := p.Set(ctx, kept, "changed", nil); err != nil {
+		t.Fatal(err)
+	}
+	if value, err := p.GetAt(ctx, kept, versions[1]); err != nil || value != before {
+		t.Errorf("what a rollback needs of the other is %q (%v), want %q", value, err, before)
 	}
 }
 
@@ -260,7 +272,7 @@ func TestWhatMayOnlyBeReadIsNotWritten(t *testing.T) {
 	if _, err := p.Set(t.Context(), place("qa", "hello", "A"), "x", nil); !errors.Is(err, settings.ErrReadOnly) {
 		t.Error(err)
 	}
-	if _, err := p.Delete(t.Context(), place("qa", "hello", "A")); !errors.Is(err, settings.ErrReadOnly) {
+	if _, _, err := p.Delete(t.Context(), place("qa", "hello", "A")); !errors.Is(err, settings.ErrReadOnly) {
 		t.Error(err)
 	}
 }
@@ -300,7 +312,7 @@ func TestRulesGiveEachServiceItsPartAndNoMore(t *testing.T) {
 			unavailable(t, err, "403", "promote is not allowed", "Vault of prod")
 			_, err = s.provider(t, foreign, "prod", "gateway").Set(ctx, at, "x", nil)
 			unavailable(t, err, "403")
-			gone, err := gateway.Delete(ctx, at)
+			gone, _, err := gateway.Delete(ctx, at)
 			if err != nil || gone <= first {
 				t.Errorf("deleting: version %d (%v)", gone, err)
 			}

@@ -153,10 +153,12 @@ starts again would not find it. --force removes it all the same.`,
 				return err
 			}
 			for _, key := range args[2:] {
-				if err := api.DeleteSetting(c.Context(), store, args[0], args[1], key, force); err != nil {
+				gone, err := api.DeleteSetting(c.Context(), store, args[0], args[1], key, force)
+				if err != nil {
 					return err
 				}
 				p.say("%s of %s in %s is removed", key, args[1], args[0])
+				p.warn(gone)
 			}
 			return nil
 		},
@@ -202,7 +204,7 @@ func keyAlone(c *cobra.Command, args []string) error {
 	return cobra.ExactArgs(3)(c, args)
 }
 
-// warn says on stderr that nothing reads a key that was set.
+// warn says on stderr what is to be known of a key that was set or removed.
 func (p *program) warn(s client.Setting) {
 	if s.Warning != "" {
 		fmt.Fprintf(p.err.Out, "%s %s\n", p.err.Paint(screen.Yellow, "warning:"), screen.Line(s.Warning))

@@ -16,7 +16,7 @@ type Setting struct {
 	Version uint64    `json:"version"`
 	Changed time.Time `json:"changed,omitzero"`
 	Actor   string    `json:"actor,omitempty"`
-	Warning string    `json:"warning,omitempty"` // of a key that nothing reads
+	Warning string    `json:"warning,omitempty"` // of a key that nothing reads, or of a secret that was removed and is still held
 }
 
 // Store is one of the two kinds of settings.
@@ -50,10 +50,12 @@ func (c *Client) SetSetting(ctx context.Context, s Store, env, app, key, value s
 }
 
 // DeleteSetting removes a key. One that a running version needs is removed with force alone.
-func (c *Client) DeleteSetting(ctx context.Context, s Store, env, app, key string, force bool) error {
+func (c *Client) DeleteSetting(ctx context.Context, s Store, env, app, key string, force bool) (Setting, error) {
+	var gone Setting
 	r := request{method: http.MethodDelete, path: []string{"v1", string(s), env, app, key}, bound: quick}
 	if force {
 		r.query = url.Values{"force": {"1"}}
 	}
-	return c.call(ctx, r, nil)
+	err := c.call(ctx, r, &gone)
+	return gone, err
 }
