@@ -33,9 +33,15 @@ demo: engine ## Watch a commit go through dev and QA to prod, then two breaks on
 	exec bin/towpath demo --compiled $$(( $$(date +%s) - began ))s
 
 .PHONY: test
-test: engine servers ## Run every test: packages with the race detector, then the scenarios against a real Engine
+test: test-packages test-scenarios ## Run every test: packages with the race detector, then the scenarios against a real Engine
+
+.PHONY: test-packages
+test-packages: engine servers
 	@[ -n "$(RACE)" ] || echo "no C compiler here: testing without the race detector (apt-get install gcc libc6-dev)"
 	$(if $(UNITS),go test $(RACE) -timeout 45m $(TESTFLAGS) $(UNITS))
+
+.PHONY: test-scenarios
+test-scenarios: engine servers
 	$(if $(SCENARIOS),go test -timeout 45m $(TESTFLAGS) $(SCENARIOS))
 
 .PHONY: check
