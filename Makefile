@@ -4,6 +4,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 MODULES := $(patsubst %/go.mod,%,$(wildcard events/go.mod pkg/go.mod services/*/go.mod e2e/go.mod))
+# They pin and build the real servers of the tests.
+SERVERS := deployments/servers deployments/servers/consul deployments/servers/vault
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # The race detector needs a C compiler; where there is none the tests still run, and say so.
@@ -70,7 +72,10 @@ check-modules: ## Fail where a module does not build by itself (GOWORK=off) or i
 	@for module in $(MODULES); do \
 	  echo "GOWORK=off $$module"; (cd $$module && GOWORK=off go build ./... && GOWORK=off go mod tidy -diff) || exit 1; \
 	done
-	@cd deployments/servers && GOWORK=off go mod tidy -diff && GOWORK=off go mod verify >/dev/null
+	@for module in $(SERVERS); do \
+	  echo "go.sum of $$module"; (cd $$module && timeout 10m env GOWORK=off go mod tidy -diff && timeout 10m env GOWORK=off go mod verify >/dev/null) || \
+	    { echo "$$module: not tidy, or not what its go.sum says (status $$?; 124: not done in 10 minutes)"; exit 1; }; \
+	done
 
 .PHONY: check-shell
 check-shell: ## Parse every shell script
