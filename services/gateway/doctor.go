@@ -48,8 +48,10 @@ func doDoctor(c *call) error {
 	for i, one := range look {
 		group.Go(func() { checks[i] = one(ctx) })
 	}
+	var stores []check
+	group.Go(func() { stores = c.s.checkStores(ctx) })
 	group.Wait()
-	writeJSON(c.w, http.StatusOK, checks)
+	writeJSON(c.w, http.StatusOK, append(checks, stores...))
 	return nil
 }
 

@@ -21,6 +21,7 @@ import (
 	"towpath.dev/pkg/identity"
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/ledger/ledgertest"
+	"towpath.dev/pkg/policy"
 	"towpath.dev/pkg/worker"
 	"towpath.dev/services/gateway/hook"
 	"towpath.dev/services/gateway/view"
@@ -37,11 +38,12 @@ func TestMain(m *testing.M) {
 // station is a gateway on a real ledger, and what a test needs to speak to it.
 type station struct {
 	*Service
-	t      testing.TB
-	ledger *ledgertest.Ledger
-	rt     *worker.Runtime
-	token  string
-	end    func()
+	t        testing.TB
+	ledger   *ledgertest.Ledger
+	platform *policy.Platform // nil: the default
+	rt       *worker.Runtime
+	token    string
+	end      func()
 
 	mu   sync.Mutex
 	logs bytes.Buffer
@@ -90,7 +92,7 @@ func (s *station) start(cfg Config) {
 	s.t.Helper()
 	logger := slog.New(slog.NewTextHandler(s, nil))
 	o := s.ledger.Options("gateway")
-	rt, err := worker.Open(s.t.Context(), worker.Options{Service: "gateway", Bus: o.URL, Keys: o.Keys, Logger: logger})
+	rt, err := worker.Open(s.t.Context(), worker.Options{Service: "gateway", Bus: o.URL, Keys: o.Keys, Platform: s.platform, Logger: logger})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -28,10 +28,12 @@ import (
 
 // Client is one environment's Consul, as one service asks it. It is safe for concurrent use.
 type Client struct {
-	api   *api.Client
-	cfg   policy.Consul
-	store string // what errors call it
-	token string // file; empty: anonymous
+	api     *api.Client
+	http    *http.Client // beneath api
+	cfg     policy.Consul
+	service string
+	store   string // what errors call it
+	token   string // file; empty: anonymous
 }
 
 // How long is waited for an answer.
@@ -46,7 +48,7 @@ const (
 // that they can be replaced in place. It does no IO.
 func NewClient(cfg policy.Consul, env events.Slug, service string) (*Client, error) {
 	c := &Client{
-		cfg: cfg, store: fmt.Sprintf("Consul of %s (%s)", env, cfg.Address),
+		cfg: cfg, service: service, store: fmt.Sprintf("Consul of %s (%s)", env, cfg.Address),
 		token: strings.ReplaceAll(cfg.TokenFile, policy.ServicePlaceholder, service),
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
@@ -56,7 +58,8 @@ func NewClient(cfg policy.Consul, env events.Slug, service string) (*Client, err
 	}
 	var err error
 	// The settings of api.Config that are empty come from this process's environment, so the token is set by c.
-	c.api, err = api.NewClient(&api.Config{Address: cfg.Address, HttpClient: &http.Client{Transport: &authorized{c.token, transport}}})
+	c.http = &http.Client{Transport: &authorized{c.token, transport}}
+	c.api, err = api.NewClient(&api.Config{Address: cfg.Address, HttpClient: c.http})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.store, err)
 	}

@@ -24,28 +24,17 @@ func Rules(cfg policy.Consul, env events.Slug, discover bool) string {
 	if head, _, _ := strings.Cut(cfg.Path, "{"); !strings.HasPrefix(cfg.Path, head+"{env}") {
 		say("# Consul's rules are about the beginnings of keys, and %s does not begin with the environment: these reach every\n# environment in this Consul. Give each a Consul of its own, or a path that begins with {env}.", cfg.Path)
 	}
-	write := "write"
-	if cfg.ReadOnly {
-		write = "read"
-	}
-	for _, service := range []struct{ name, what, keys string }{
-		{string(events.Gateway), "The gateway lists, sets and removes configuration.", write},
-		{string(events.Promote), "promote reads the values that it hands to the apps, and registers their replicas.", "read"},
+	for _, service := range []struct{ name, what string }{
+		{string(events.Gateway), "The gateway lists, sets and removes configuration."},
+		{string(events.Promote), "promote reads the values that it hands to the apps, and registers their replicas."},
 	} {
 		rules := ""
-		for _, template := range []string{cfg.Path, cfg.Shared} {
-			if template != "" {
-				rules += aclRule("key_prefix", keyPrefix(template, env), service.keys)
-			}
+		for _, r := range rights(cfg, env, service.name) {
+			rules += aclRule(r.kind+"_prefix", r.name, r.access)
 		}
-		if service.name == string(events.Promote) {
-			if cfg.Register {
-				rules += aclRule("service_prefix", "", "write") + aclRule("node_prefix", "", "write")
-			}
-			if discover {
-				say("\n# acl = \"write\" is for the tokens of apps with discover: true. It reaches all of this Consul, so let no other environment share it.")
-				rules += "acl = \"write\"\n"
-			}
+		if discover && service.name == string(events.Promote) {
+			say("\n# acl = \"write\" is for the tokens of apps with discover: true. It reaches all of this Consul, so let no other environment share it.")
+			rules += "acl = \"write\"\n"
 		}
 		name := "towpath-" + string(env) + "-" + service.name
 		say("\n# %s", service.what)
@@ -58,6 +47,27 @@ func Rules(cfg policy.Consul, env events.Slug, discover bool) string {
 			name, name, strings.ReplaceAll(cfg.TokenFile, policy.ServicePlaceholder, service.name))
 	}
 	return out.String()
+}
+
+// right is a rule of Consul's ACLs about all names with a beginning.
+type right struct{ kind, name, access string }
+
+// rights are what a service needs in an environment, but for apps with discover: true.
+func rights(cfg policy.Consul, env events.Slug, service string) []right {
+	keys := "read"
+	if service == string(events.Gateway) && !cfg.ReadOnly {
+		keys = "write"
+	}
+	var all []right
+	for _, template := range []string{cfg.Path, cfg.Shared} {
+		if template != "" {
+			all = append(all, right{"key", keyPrefix(template, env), keys})
+		}
+	}
+	if service == string(events.Promote) && cfg.Register {
+		all = append(all, right{"service", "", "write"}, right{"node", "", "write"})
+	}
+	return all
 }
 
 func aclRule(kind, name, access string) string {

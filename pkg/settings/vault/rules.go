@@ -103,6 +103,21 @@ type grant struct {
 
 // servicePolicy returns the policy, in HCL, of one service in one environment.
 func servicePolicy(cfg policy.Vault, env events.Slug, service string, discover bool) string {
+	grants := needs(cfg, env, service)
+	if service == reader && discover {
+		grants = append(grants, grant{path: "auth/token/create/" + appRoleName(env), capabilities: "create update", wrapped: true},
+			grant{path: "auth/token/lookup-accessor", capabilities: "update"},
+			grant{path: "auth/token/revoke-accessor", capabilities: "update"})
+	}
+	return hcl(append(grants,
+		grant{path: "auth/token/lookup-self", capabilities: "read"},
+		grant{path: "auth/token/renew-self", capabilities: "update"},
+		grant{path: "auth/token/revoke-self", capabilities: "update"},
+		grant{path: capabilitiesSelf, capabilities: "update"}))
+}
+
+// needs returns what a service does in one environment, but for apps with discover: true.
+func needs(cfg policy.Vault, env events.Slug, service string) []grant {
 	path, folder := pattern(cfg.Path, env), ""
 	if l := newLayout(cfg.Path); l.perKey() {
 		folder, _, _, _ = l.around(env, "+")
@@ -125,15 +140,7 @@ func servicePolicy(cfg policy.Vault, env events.Slug, service string, discover b
 	if cfg.TokenFile == "" {
 		grants = append(grants, grant{path: "auth/" + cmp.Or(cfg.AppRole, "approle") + "/role/" + roleName(env, service) + "/secret-id", capabilities: "update", wrapped: true})
 	}
-	if service == reader && discover {
-		grants = append(grants, grant{path: "auth/token/create/" + appRoleName(env), capabilities: "create update", wrapped: true},
-			grant{path: "auth/token/lookup-accessor", capabilities: "update"},
-			grant{path: "auth/token/revoke-accessor", capabilities: "update"})
-	}
-	return hcl(append(grants,
-		grant{path: "auth/token/lookup-self", capabilities: "read"},
-		grant{path: "auth/token/renew-self", capabilities: "update"},
-		grant{path: "auth/token/revoke-self", capabilities: "update"}))
+	return grants
 }
 
 // appPolicy returns the policy of all apps of an environment, in which an app's name is that of its token's alias at the

@@ -16,7 +16,8 @@ func (p *program) doctorCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "doctor", Short: "Look at what Towpath needs, and say what to do about what is missing",
 		Long: `Look at what Towpath needs: git, disk, ports, the Docker Engines, the registry, the bus, the
-clock. It may be run before the first start. Exit code 1 when something is broken.`,
+clock, and each environment's Consul and Vault. It may be run before the first start. Exit code 1 when
+something is broken.`,
 		Example: examples("towpath doctor", "towpath doctor --json"), Args: arguments(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			checks := p.diagnose(c.Context())
