@@ -191,7 +191,7 @@ func (p *program) waitWithin(ctx context.Context, api *client.Client, ref runRef
 }
 
 func (p *program) wait(ctx context.Context, api *client.Client, ref runRef, env string, timeout time.Duration, asJSON bool) error {
-	run, err := find(ctx, api, ref)
+	run, err := client.Patiently(ctx, func(ctx context.Context) (view.Run, error) { return find(ctx, api, ref) })
 	if err != nil {
 		return err
 	}

@@ -42,11 +42,11 @@ func (c *Client) RunAfter(ctx context.Context, app string, number int, seq uint6
 	return run, err
 }
 
-// away is how long Follow waits for a gateway that does not answer: it may be starting again.
+// away is how long a gateway, or the ledger behind it, that does not answer is waited for: it may be starting again.
 const away = 30 * time.Second
 
 // Follow calls seen with a run and with each later state of it, until enough says so or seen returns an
-// error, and returns the last state. A gateway that is away for less than 30 s is waited for.
+// error, and returns the last state. A gateway or ledger that is away for less than 30 s is waited for.
 func (c *Client) Follow(ctx context.Context, run view.Run, seen func(view.Run) error, enough func(view.Run) bool) (view.Run, error) {
 	for {
 		if err := seen(run); err != nil {
@@ -55,7 +55,8 @@ func (c *Client) Follow(ctx context.Context, run view.Run, seen func(view.Run) e
 		if enough(run) {
 			return run, nil
 		}
-		next, err := c.patiently(ctx, run)
+		next, err := patiently(ctx, func(ctx context.Context) (view.Run, error) { return c.RunAfter(ctx, run.App, run.Number, run.Seq) },
+			func(e *Error) bool { return e.Code == CodeUnreachable || e.Status == http.StatusServiceUnavailable })
 		if err != nil {
 			return run, err
 		}
@@ -63,19 +64,25 @@ func (c *Client) Follow(ctx context.Context, run view.Run, seen func(view.Run) e
 	}
 }
 
-func (c *Client) patiently(ctx context.Context, run view.Run) (view.Run, error) {
+// Patiently asks again for as long as the gateway says that the ledger does not answer (503), but for no more than 30 s;
+// then it returns the last error. It is for questions: what is asked twice is done twice.
+func Patiently[T any](ctx context.Context, ask func(context.Context) (T, error)) (T, error) {
+	return patiently(ctx, ask, func(e *Error) bool { return e.Status == http.StatusServiceUnavailable })
+}
+
+func patiently[T any](ctx context.Context, ask func(context.Context) (T, error), passes func(*Error) bool) (T, error) {
 	var gone time.Time
 	for {
-		next, err := c.RunAfter(ctx, run.App, run.Number, run.Seq)
+		answer, err := ask(ctx)
 		var e *Error
-		if err == nil || !errors.As(err, &e) || e.Code != CodeUnreachable || ctx.Err() != nil {
-			return next, err
+		if err == nil || !errors.As(err, &e) || !passes(e) || ctx.Err() != nil {
+			return answer, err
 		}
 		if gone.IsZero() {
 			gone = time.Now()
 		}
 		if time.Since(gone) > away {
-			return next, err
+			return answer, err
 		}
 		_ = pause.For(ctx, 500*time.Millisecond) // the next call ends with ctx
 	}
