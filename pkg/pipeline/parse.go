@@ -44,12 +44,13 @@ const (
 
 var (
 	slugPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
-	keyPattern  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
+	argPattern  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
+	keyPattern  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*([.-][A-Za-z0-9_]+)*$`)
 )
 
 const (
 	slugRule = "a name of lower-case letters, digits and inner hyphens, 1–40 long"
-	keyRule  = "a name such as DATABASE_URL: letters, digits and underscores, not beginning with a digit, 1–128 long, and not beginning with TOWPATH_"
+	keyRule  = "a name such as DATABASE_URL or spring.datasource.url: letters, digits, underscores, inner dots and hyphens, not beginning with a digit, 1–128 long, and not beginning with TOWPATH_"
 )
 
 // Parse reads a towpath.yaml and applies the defaults. name is how errors call the file. Every error is a
@@ -86,15 +87,15 @@ func (r reader) definition(root *yaml.Node) Definition {
 		OnNewer: Supersede,
 	}
 	var given bool
-	var secrets, environments *yaml.Node
+	var config, secrets, environments *yaml.Node
 	r.Fields(root, "", map[string]strictyaml.Field{
 		"app":          func(n *yaml.Node, k string) { given, d.App = true, r.slug(n, k) },
 		"branch":       func(n *yaml.Node, k string) { d.Branch = r.branch(n, k) },
 		"build":        func(n *yaml.Node, k string) { r.build(n, k, &d.Build) },
 		"service":      func(n *yaml.Node, k string) { r.service(n, k, d.Service) },
 		"release":      func(n *yaml.Node, k string) { d.Release = r.command(n, k) },
-		"config":       func(n *yaml.Node, k string) { d.Config = r.keyNames(n, k) },
-		"secrets":      func(n *yaml.Node, k string) { secrets, d.Secrets = n, r.keyNames(n, k) },
+		"config":       func(n *yaml.Node, k string) { config, d.Config = n, r.keyNames(n, k, CheckKey) },
+		"secrets":      func(n *yaml.Node, k string) { secrets, d.Secrets = n, r.keyNames(n, k, CheckSecret) },
 		"discover":     func(n *yaml.Node, k string) { d.Discover = r.Bool(n, k) },
 		"onNewer":      func(n *yaml.Node, k string) { d.OnNewer = OnNewer(r.OneOf(n, k, string(Supersede), string(Queue))) },
 		"environments": func(n *yaml.Node, k string) { environments = n },
@@ -110,6 +111,7 @@ func (r reader) definition(root *yaml.Node) Definition {
 			r.Fault(secrets.Content[i], fmt.Sprintf("secrets[%d]", i), "is a configuration key as well; it must be one or the other", name, "")
 		}
 	}
+	r.variables(config, d.Config, secrets, d.Secrets)
 	if environments == nil {
 		r.Fault(root, "environments", "is missing; it lists where the app runs, in order, such as [{name: dev}, {name: prod}]", "", "")
 		return d
@@ -144,7 +146,7 @@ func (r reader) arguments(node *yaml.Node, key string) map[string]string {
 	args := map[string]string{}
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		name, value := node.Content[i], node.Content[i+1]
-		if name.Kind != yaml.ScalarNode || !keyPattern.MatchString(name.Value) {
+		if name.Kind != yaml.ScalarNode || !argPattern.MatchString(name.Value) {
 			r.Fault(name, key, "a build argument must be named with letters, digits and underscores", strictyaml.Describe(name), "")
 			continue
 		}
@@ -273,9 +275,12 @@ func (r reader) branch(node *yaml.Node, key string) string {
 }
 
 // keyNames reads the names of settings.
-func (r reader) keyNames(node *yaml.Node, key string) (names []string) {
+func (r reader) keyNames(node *yaml.Node, key string, check func(string) error) (names []string) {
 	r.Items(node, key, "names", 0, maxKeys, func(n *yaml.Node, k string) {
 		name := r.Matching(n, k, maxText, keyRule, validKey)
+		if err := check(name); name != "" && err != nil {
+			r.Fault(n, k, err.Error(), name, "")
+		}
 		if name != "" && slices.Contains(names, name) {
 			r.Fault(n, k, "each name may be given once", name, "")
 		}
@@ -302,8 +307,39 @@ func (r reader) urlPath(node *yaml.Node, key string) string {
 	})
 }
 
-// CheckKey reports whether a name may be a setting's: letters, digits and underscores, not beginning with a digit,
-// 1–128 long, and not beginning with TOWPATH_, which is Towpath's own.
+// variables refuses settings that would be one variable of a container.
+func (r reader) variables(config *yaml.Node, keys []string, secrets *yaml.Node, secretKeys []string) {
+	taken := map[string]string{}
+	look := func(node *yaml.Node, list string, names []string, suffix string) {
+		for i, name := range names {
+			if name == "" {
+				continue
+			}
+			variable := Variable(name) + suffix
+			if other, is := taken[variable]; is && other != name {
+				r.Fault(node.Content[i], fmt.Sprintf("%s[%d]", list, i), fmt.Sprintf("is the variable %s in a container, and so is %s; rename one of them", variable, other), name, "")
+			}
+			taken[variable] = name
+		}
+	}
+	look(config, "config", keys, "")
+	look(secrets, "secrets", secretKeys, FileSuffix)
+}
+
+// FileSuffix ends the name of the variable that says in which file a secret is.
+const FileSuffix = "_FILE"
+
+// Variable is the environment variable that a setting is in a container: its name, or where that has dots or hyphens, the
+// name in upper case with underscores instead, as frameworks look for it: SPRING_DATASOURCE_URL for spring.datasource.url.
+func Variable(key string) string {
+	if !strings.ContainsAny(key, ".-") {
+		return key
+	}
+	return strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(key))
+}
+
+// CheckKey reports whether a name may be a setting's: letters, digits, underscores, inner dots and hyphens, not beginning
+// with a digit, 1–128 long, and not beginning with TOWPATH_ as a variable, which is Towpath's own.
 func CheckKey(name string) error {
 	if !validKey(name) {
 		return fmt.Errorf("key %.130q must be %s", name, keyRule)
@@ -311,8 +347,26 @@ func CheckKey(name string) error {
 	return nil
 }
 
+// Names among an app's secrets that are taken: files that it finds beside them, and fields of Vault that say how others
+// are encoded.
+var (
+	takenSecrets = []string{"own", "consul-token", "consul-ca.pem", "vault-token", "vault-ca.pem"}
+	takenEnding  = ".encoding"
+)
+
+// CheckSecret is CheckKey for a secret.
+func CheckSecret(name string) error {
+	if err := CheckKey(name); err != nil {
+		return err
+	}
+	if slices.Contains(takenSecrets, name) || strings.HasSuffix(name, takenEnding) {
+		return fmt.Errorf("key %q of a secret is Towpath's own: %s, and what ends in %s; choose another", name, strings.Join(takenSecrets, ", "), takenEnding)
+	}
+	return nil
+}
+
 func validKey(name string) bool {
-	return keyPattern.MatchString(name) && !strings.HasPrefix(strings.ToUpper(name), "TOWPATH_")
+	return len(name) <= 128 && keyPattern.MatchString(name) && !strings.HasPrefix(strings.ToUpper(Variable(name)), "TOWPATH_")
 }
 
 // validBranch holds git's rules for names below refs/heads.

@@ -86,7 +86,14 @@ func TestFaults(t *testing.T) {
 		{"duration", minimal + "build: {timeout: 30}\n", `build.timeout: must be a duration such as 30s or 1m30s, 1s–6h0m0s (got "30"); give a unit: did you mean 30s?`},
 		{"duration bounds", minimal + "build: {timeout: 300h}\n", `build.timeout: must be a duration`},
 		{"command as text", minimal + "release: /hello migrate\n", `release: must be a list of a command and its arguments; no shell is involved (got "/hello migrate"); did you mean ["/hello", "migrate"]?`},
-		{"config key", minimal + "config: [DATABASE-URL]\n", `config[0]: must be a name such as DATABASE_URL`},
+		{"config key", minimal + "config: [DATABASE--URL]\n", `config[0]: must be a name such as DATABASE_URL`},
+		{"config key's end", minimal + "config: [spring.]\n", `config[0]: must be a name such as DATABASE_URL`},
+		{"one variable", minimal + "config: [server.port, A, SERVER_PORT]\n", `config[2]: is the variable SERVER_PORT in a container, and so is server.port; rename one of them (got "SERVER_PORT")`},
+		{"one variable, dotted", minimal + "config: [a.b-c, a-b.c]\n", `config[1]: is the variable A_B_C in a container, and so is a.b-c; rename one of them (got "a-b.c")`},
+		{"one file variable", minimal + "config: [DB_PASSWORD_FILE]\nsecrets: [db.password]\n", `secrets[0]: is the variable DB_PASSWORD_FILE in a container, and so is DB_PASSWORD_FILE; rename one of them (got "db.password")`},
+		{"reserved, dotted", minimal + "config: [towpath.run]\n", `config[0]: must be a name such as DATABASE_URL`},
+		{"a file's name that is taken", minimal + "secrets: [vault-token]\n", `of a secret is Towpath's own`},
+		{"a field's name that is taken", minimal + "secrets: [db.encoding]\n", `of a secret is Towpath's own`},
 		{"config twice", minimal + "config: [A, A]\n", `config[1]: each name may be given once (got "A")`},
 		{"reserved", minimal + "config: [TOWPATH_RUN]\n", `config[0]: must be a name such as DATABASE_URL`},
 		{"config and secret", minimal + "config: [A]\nsecrets: [A]\n", `secrets[0]: is a configuration key as well`},
@@ -227,4 +234,24 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("incomplete definition %+v", definition)
 		}
 	})
+}
+
+// Keys as Spring's users have them are declared as they are, and are variables as frameworks look for them.
+func TestVariables(t *testing.T) {
+	d, err := Parse(FileName, []byte("app: hello\nconfig: [server.port, spring.jpa.open-in-view, spring.messages.encoding, greeting, Server_Port]\nsecrets: [spring.datasource.password]\nenvironments: [{name: dev}]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var variables []string
+	for _, key := range d.Config {
+		variables = append(variables, Variable(key))
+	}
+	variables = append(variables, Variable(d.Secrets[0])+FileSuffix)
+	want := "SERVER_PORT SPRING_JPA_OPEN_IN_VIEW SPRING_MESSAGES_ENCODING greeting Server_Port SPRING_DATASOURCE_PASSWORD_FILE"
+	if got := strings.Join(variables, " "); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if left := Undeclared(d, nil, []Read{{Key: "SERVER_PORT"}, {Key: "SPRING_DATASOURCE_PASSWORD_FILE"}, {Key: "OTHER_PORT"}}); len(left) != 1 || left[0].Key != "OTHER_PORT" {
+		t.Errorf("undeclared are %v", left)
+	}
 }

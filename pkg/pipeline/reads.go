@@ -73,8 +73,11 @@ func Undeclared(d Definition, dockerfile []byte, reads []Read) []Read {
 	var undeclared []Read
 	for _, r := range reads {
 		_, set := env[r.Key]
-		secret := strings.TrimSuffix(r.Key, "_FILE")
-		declared := slices.Contains(d.Config, r.Key) || slices.Contains(d.Secrets, r.Key) || secret != r.Key && slices.Contains(d.Secrets, secret)
+		secret := strings.TrimSuffix(r.Key, FileSuffix)
+		is := func(variable string) func(string) bool {
+			return func(key string) bool { return Variable(key) == variable }
+		}
+		declared := slices.ContainsFunc(d.Config, is(r.Key)) || slices.ContainsFunc(d.Secrets, is(r.Key)) || secret != r.Key && slices.ContainsFunc(d.Secrets, is(secret))
 		if !first[r.Key] && !set && !declared && !slices.Contains(given, r.Key) && !strings.HasPrefix(r.Key, "TOWPATH_") {
 			undeclared = append(undeclared, r)
 		}
