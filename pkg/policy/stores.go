@@ -24,6 +24,9 @@ type Consul struct {
 	Address   string // http://host:port or https://host:port
 	TokenFile string // holds the ACL token; may have ServicePlaceholder; empty: anonymous
 	CA        string // PEM file of who signed the server's certificate; empty: the system's
+	// Cert and Key are PEM files of what a service shows of itself where the server asks for it; both may have
+	// ServicePlaceholder. Empty: nothing. Apps are not given them.
+	Cert, Key string
 	Path      string // KV path of a key, with {env}, {app} and {key}; default config/{env}/{app}/{key}
 	Shared    string // KV path of a key of all apps, with {env} and {key}; empty: there is no such level
 	ReadOnly  bool   // Towpath never writes there
@@ -39,6 +42,7 @@ type Vault struct {
 	Address   string // http://host:port or https://host:port
 	Namespace string // of Vault Enterprise or HCP; empty: none
 	CA        string // PEM file of who signed the server's certificate; empty: the system's
+	Cert, Key string // Consul's Cert and Key for this server
 	Mount     string // of KV v2; default secret
 	// Path is where secrets are below the mount, with {env} and {app}. With {key} each secret has a path of its own and
 	// is its field "value"; without, an app's secrets are the fields of one path. Default {env}/{app}/{key}.
@@ -84,6 +88,8 @@ func (r reader) consul(node *yaml.Node, key string) *Consul {
 		"address":    func(n *yaml.Node, key string) { c.Address = r.server(n, key) },
 		"tokenFile":  func(n *yaml.Node, key string) { c.TokenFile = r.file(n, key, true) },
 		"ca":         func(n *yaml.Node, key string) { c.CA = r.file(n, key, false) },
+		"cert":       func(n *yaml.Node, key string) { c.Cert = r.file(n, key, true) },
+		"key":        func(n *yaml.Node, key string) { c.Key = r.file(n, key, true) },
 		"path":       func(n *yaml.Node, key string) { c.Path = r.template(n, key, "{env}", "{app}", "{key}") },
 		"shared":     func(n *yaml.Node, key string) { c.Shared = r.template(n, key, "{env}", "{key}") },
 		"readOnly":   func(n *yaml.Node, key string) { c.ReadOnly = r.Bool(n, key) },
@@ -96,6 +102,7 @@ func (r reader) consul(node *yaml.Node, key string) *Consul {
 	if c.Address == "" {
 		r.Fault(node, key, "address must be given", "", "address: https://consul.example.com:8501")
 	}
+	r.clientCertificate(node, key, c.Address, c.Cert, c.Key)
 	return c
 }
 
@@ -110,6 +117,8 @@ func (r reader) vault(node *yaml.Node, key string) *Vault {
 		"address":      func(n *yaml.Node, key string) { v.Address = r.server(n, key) },
 		"namespace":    name(&v.Namespace),
 		"ca":           func(n *yaml.Node, key string) { v.CA = r.file(n, key, false) },
+		"cert":         func(n *yaml.Node, key string) { v.Cert = r.file(n, key, true) },
+		"key":          func(n *yaml.Node, key string) { v.Key = r.file(n, key, true) },
 		"mount":        name(&v.Mount),
 		"path":         func(n *yaml.Node, key string) { v.Path = r.vaultPath(n, key) },
 		"readOnly":     func(n *yaml.Node, key string) { v.ReadOnly = r.Bool(n, key) },
@@ -119,6 +128,7 @@ func (r reader) vault(node *yaml.Node, key string) *Vault {
 		"tokenFile":    func(n *yaml.Node, key string) { v.TokenFile = r.file(n, key, true) },
 		"appAddress":   func(n *yaml.Node, key string) { v.AppAddress = r.server(n, key) },
 	})
+	r.clientCertificate(node, key, v.Address, v.Cert, v.Key)
 	roles := v.RoleIDFile != "" || v.SecretIDFile != ""
 	switch {
 	case v.Address == "":
@@ -127,6 +137,16 @@ func (r reader) vault(node *yaml.Node, key string) *Vault {
 		r.Fault(node, key, "either roleIDFile and secretIDFile must be given, or tokenFile", "", "")
 	}
 	return v
+}
+
+// clientCertificate checks that a client certificate is whole and can be shown.
+func (r reader) clientCertificate(node *yaml.Node, field, address, cert, key string) {
+	switch {
+	case (cert == "") != (key == ""):
+		r.Fault(node, field, "cert and key belong together: give both, or neither", "", "")
+	case cert != "" && address != "" && !strings.HasPrefix(address, "https://"):
+		r.Fault(node, field, "cert is shown over TLS alone: let address begin with https://", address, "")
+	}
 }
 
 // server reads the address of a server.
