@@ -55,31 +55,50 @@ type Catalog struct {
 	domain   string
 	platform *policy.Platform
 	table    discovery.Table
-	mu       sync.Mutex // held while a projection is carried out
-	clients  map[policy.Consul]*consul.Client
+	mu       sync.Mutex
+	agents   map[policy.Consul]*agent
+}
+
+// agent is one environment's Consul.
+type agent struct {
+	*consul.Client
+	turn chan struct{} // held while a projection is carried out there: one that does not answer holds up no other
+}
+
+// occupy takes the agent's turn.
+func (a *agent) occupy(ctx context.Context) (release func(), err error) {
+	select {
+	case a.turn <- struct{}{}:
+		return func() { <-a.turn }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("showing what runs in Consul: another projection is under way there: %w", context.Cause(ctx))
+	}
 }
 
 // New returns the catalogs of the environments that the platform file has a Consul for. Host names end in domain. It
 // does no IO.
 func New(install, domain string, platform *policy.Platform, table discovery.Table) *Catalog {
-	return &Catalog{install: install, domain: domain, platform: platform, table: table, clients: map[policy.Consul]*consul.Client{}}
+	return &Catalog{install: install, domain: domain, platform: platform, table: table, agents: map[policy.Consul]*agent{}}
 }
 
-// client returns the Consul of an environment; nil: it has none. mu is held.
-func (c *Catalog) client(env events.Slug) (*consul.Client, error) {
+// agent returns the Consul of an environment; nil: it has none.
+func (c *Catalog) agent(env events.Slug) (*agent, error) {
 	cfg := c.platform.Stores(env).Consul
 	if cfg == nil {
 		return nil, nil
 	}
-	client, ok := c.clients[*cfg]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a, ok := c.agents[*cfg]
 	if !ok {
-		var err error
-		if client, err = consul.NewClient(*cfg, env, string(events.Promote)); err != nil {
+		client, err := consul.NewClient(*cfg, env, string(events.Promote))
+		if err != nil {
 			return nil, err
 		}
-		c.clients[*cfg] = client
+		a = &agent{client, make(chan struct{}, 1)}
+		c.agents[*cfg] = a
 	}
-	return client, nil
+	return a, nil
 }
 
 // Project makes the catalog say of a place what the table says, within Bound. New instances are registered first, as
@@ -106,57 +125,77 @@ func (c *Catalog) Remove(ctx context.Context, p discovery.Place) error {
 
 // project makes the catalog say of a place what entries say.
 func (c *Catalog) project(ctx context.Context, p discovery.Place, entries func() (map[discovery.Place]discovery.Entry, error)) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	client, err := c.client(p.Env)
-	if err != nil || client == nil {
+	a, err := c.agent(p.Env)
+	if err != nil || a == nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, Bound, errors.New("it did not answer in time"))
 	defer cancel()
+	release, err := a.occupy(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	filter := fmt.Sprintf("Meta[%q] == %q and Meta[%q] == %q and Meta[%q] == %q",
 		MetaInstall, c.install, MetaEnvironment, p.Env, MetaApp, p.App)
-	return c.sync(ctx, client, filter, api.HealthPassing, entries)
+	return c.sync(ctx, a, filter, api.HealthPassing, entries)
 }
 
 // Reconcile makes every catalog say what the table says: it registers what is missing, and takes out what is not in the
 // table any more. A place without an entry is left as it is, because a table that is written anew is empty at first.
 func (c *Catalog) Reconcile(ctx context.Context) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	all, err := c.table.List(ctx)
 	if err != nil {
 		return err
 	}
-	clients := map[*consul.Client]bool{}
+	agents := map[*agent]bool{}
 	environments := maps.Clone(c.platform.Settings)
 	for p := range all {
 		environments[p.Env] = c.platform.Stores(p.Env)
 	}
 	var errs []error
 	for env := range environments {
-		client, err := c.client(env)
+		a, err := c.agent(env)
 		errs = append(errs, err)
-		if client != nil {
-			clients[client] = true
+		if a != nil {
+			agents[a] = true
 		}
 	}
-	for client := range clients {
-		filter := fmt.Sprintf("Meta[%q] == %q", MetaInstall, c.install)
-		errs = append(errs, c.sync(ctx, client, filter, "", func() (map[discovery.Place]discovery.Entry, error) {
-			return c.table.List(ctx)
-		}))
+	var (
+		mu   sync.Mutex
+		work sync.WaitGroup
+	)
+	for a := range agents {
+		work.Go(func() {
+			err := c.reconcile(ctx, a)
+			mu.Lock()
+			defer mu.Unlock()
+			errs = append(errs, err)
+		})
 	}
+	work.Wait()
 	return errors.Join(errs...)
+}
+
+// reconcile makes one agent say what the table says.
+func (c *Catalog) reconcile(ctx context.Context, a *agent) error {
+	release, err := a.occupy(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return c.sync(ctx, a, fmt.Sprintf("Meta[%q] == %q", MetaInstall, c.install), "", func() (map[discovery.Place]discovery.Entry, error) {
+		return c.table.List(ctx)
+	})
 }
 
 // sync makes what the filter finds at an agent be what the table says. It looks at the agent first: what is there then
 // and not in the table afterwards was not written by somebody who is ahead. status is that of a new instance until it
 // was checked; empty: critical.
-func (c *Catalog) sync(ctx context.Context, client *consul.Client, filter, status string, table func() (map[discovery.Place]discovery.Entry, error)) error {
+func (c *Catalog) sync(ctx context.Context, a *agent, filter, status string, table func() (map[discovery.Place]discovery.Entry, error)) error {
 	var present map[string]*api.AgentService
-	err := client.Do(ctx, "listing what is registered", func(ctx context.Context, a *api.Client) (err error) {
-		present, err = a.Agent().ServicesWithFilterOpts(filter, (&api.QueryOptions{}).WithContext(ctx))
+	err := a.Do(ctx, "listing what is registered", func(ctx context.Context, client *api.Client) (err error) {
+		present, err = client.Agent().ServicesWithFilterOpts(filter, (&api.QueryOptions{}).WithContext(ctx))
 		return err
 	})
 	if err != nil {
@@ -168,11 +207,11 @@ func (c *Catalog) sync(ctx context.Context, client *consul.Client, filter, statu
 	}
 	wanted := map[string]*api.AgentServiceRegistration{}
 	for p, entry := range entries {
-		mine, err := c.client(p.Env)
+		mine, err := c.agent(p.Env)
 		if err != nil {
 			return err
 		}
-		if mine != client || !c.platform.Stores(p.Env).Consul.Register {
+		if mine != a || !c.platform.Stores(p.Env).Consul.Register {
 			continue
 		}
 		for _, i := range entry.Instances {
@@ -181,7 +220,7 @@ func (c *Catalog) sync(ctx context.Context, client *consul.Client, filter, statu
 			}
 		}
 	}
-	return c.apply(ctx, client, present, wanted, func(service *api.AgentService) bool {
+	return c.apply(ctx, a.Client, present, wanted, func(service *api.AgentService) bool {
 		_, known := entries[discovery.Place{Env: events.Slug(service.Meta[MetaEnvironment]), App: events.Slug(service.Meta[MetaApp])}]
 		return known
 	})
