@@ -185,6 +185,7 @@ type SettingChanged struct {
 	Version     uint64 `json:"version"`
 	Deleted     bool   `json:"deleted,omitempty"`
 	Actor       string `json:"actor"`
+	Store       string `json:"store,omitempty"` // whose version it is; empty in older events
 }
 
 // SecretChanged is SettingChanged for a secret.
@@ -196,6 +197,7 @@ type SecretChanged struct {
 	Version     uint64 `json:"version"`
 	Deleted     bool   `json:"deleted,omitempty"`
 	Actor       string `json:"actor"`
+	Store       string `json:"store,omitempty"` // whose version it is; empty in older events
 }
 
 // PolicyPublished makes a version of the platform policy known. Runs pin it by digest, and workers

@@ -1,5 +1,7 @@
 package events
 
+import "maps"
+
 // Types that promote writes.
 const (
 	TypePromotionRequested  Type = "dev.cdeventsx.towpath-promotion.requested.0.1.0"
@@ -106,11 +108,27 @@ const (
 	KindCreate   Kind = "create"   // an app of an environment that somebody made from another
 )
 
-// Pins are what a deploy uses: the digest is in the slot, the versions of the settings are here.
+// Pins are what a deploy uses: the digest is in the slot, the versions of the settings are here. A version means something
+// in the store alone that it is of, so each kind names its store, as SettingChanged does; empty: it was not noted, as in
+// older events, or there are none.
 type Pins struct {
-	Config  map[string]uint64 `json:"config,omitempty"`  // key → version
-	Secrets map[string]uint64 `json:"secrets,omitempty"` // key → version
+	Config      map[string]uint64 `json:"config,omitempty"`  // key → version
+	Secrets     map[string]uint64 `json:"secrets,omitempty"` // key → version
+	ConfigStore string            `json:"configStore,omitempty"`
+	SecretStore string            `json:"secretStore,omitempty"`
 }
+
+// Equal reports whether both say the same.
+func (p Pins) Equal(other Pins) bool {
+	return maps.Equal(p.Config, other.Config) && maps.Equal(p.Secrets, other.Secrets) &&
+		(len(p.Config) == 0 || SameStore(p.ConfigStore, other.ConfigStore)) && (len(p.Secrets) == 0 || SameStore(p.SecretStore, other.SecretStore))
+}
+
+// StoreEmbedded is what the store of settings is called that is on the bus itself.
+const StoreEmbedded = "embedded"
+
+// SameStore reports whether versions of two stores can be compared: those of one, or of one that was not noted.
+func SameStore(a, b string) bool { return a == b || a == "" || b == "" }
 
 // SlotTaken claims the next slot of an app's environment. Its subject id is <app>/<env>/<slot>. Until
 // the slot is decided nothing of it gets traffic.

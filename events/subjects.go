@@ -150,9 +150,13 @@ func CommandSubject(epoch int, t Type, app Slug, run int, env Slug, id string) S
 	return at(epoch, Gateway, t, app, run, env, Key(id), 0)
 }
 
-// SettingSubject is where setting.changed or secret.changed is stored: once for each version of a key.
-func SettingSubject(epoch int, t Type, app, env Slug, key string, version uint64) Subject {
-	return at(epoch, Gateway, t, app, 0, env, Key(key, strconv.FormatUint(version, 10)), 0)
+// SettingSubject is where setting.changed or secret.changed is stored: once for each version of a key in a store.
+func SettingSubject(epoch int, t Type, app, env Slug, key, store string, version uint64) Subject {
+	parts := []string{key, strconv.FormatUint(version, 10)}
+	if store != "" && store != StoreEmbedded {
+		parts = append(parts, store)
+	}
+	return at(epoch, Gateway, t, app, 0, env, Key(parts...), 0)
 }
 
 // PolicySubject is where policy.published is stored; serial counts the publications, so that an earlier

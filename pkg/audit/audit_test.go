@@ -88,7 +88,7 @@ func twoReleases() history {
 	h := history{foldtest.New()}
 	set := &events.SettingChanged{Key: "GREETING", App: "hello", Environment: "prod", Version: 5, Actor: "setter"}
 	set.ID = "prod/hello/GREETING"
-	h.Write(events.SettingSubject(foldtest.Epoch, set.Type(), "hello", "prod", "GREETING", 5), "", set)
+	h.Write(events.SettingSubject(foldtest.Epoch, set.Type(), "hello", "prod", "GREETING", "", 5), "", set)
 	h.push(1, "", "c1", "ann")
 	h.approved(1, "carol")
 	h.slot(1, 1, events.KindDeploy, "", events.Verified)

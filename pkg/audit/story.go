@@ -450,7 +450,7 @@ func (w *writer) concerns(f fact, n int) bool {
 func (t *Trail) deploy(env events.Slug, s *slot) Deploy {
 	d := Deploy{
 		Slot: s.taken.Slot, Kind: string(s.taken.Kind), From: s.taken.From, Attempt: s.taken.Attempt, Digest: s.taken.Digest, Taken: s.at,
-		Config: t.pins(env, s.taken.Pins.Config, false), Secrets: t.pins(env, s.taken.Pins.Secrets, true),
+		Config: t.pins(env, s.taken.Pins.ConfigStore, s.taken.Pins.Config, false), Secrets: t.pins(env, s.taken.Pins.SecretStore, s.taken.Pins.Secrets, true),
 	}
 	if before := t.live(env, s.taken.Slot); before != nil && before.taken.Kind != events.KindRemove {
 		d.Before, d.BeforeRun = before.taken.Digest, t.name(before.taken.Run)
@@ -493,11 +493,15 @@ func (t *Trail) asked(s *slot) (Act, bool) {
 	return Act{}, false
 }
 
-func (t *Trail) pins(env events.Slug, versions map[string]uint64, secret bool) []Pin {
+func (t *Trail) pins(env events.Slug, store string, versions map[string]uint64, secret bool) []Pin {
 	var list []Pin
 	for _, key := range slices.Sorted(maps.Keys(versions)) {
 		p := Pin{Key: key, Version: versions[key]}
-		if f, ok := t.set[setting{env, key, versions[key], secret}]; ok {
+		f, ok := t.set[setting{env, key, store, versions[key], secret}]
+		if !ok { // an older event does not name the store
+			f, ok = t.set[setting{env, key, "", versions[key], secret}]
+		}
+		if ok {
 			at := f.mark()
 			p.Set = &at
 			switch b := f.body.(type) {

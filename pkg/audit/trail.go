@@ -69,6 +69,7 @@ type slot struct {
 type setting struct {
 	env     events.Slug
 	key     string
+	store   string
 	version uint64
 	secret  bool
 }
@@ -118,10 +119,10 @@ func (t *Trail) Apply(r ledger.Record) {
 		t.test(f, b.Trial)
 		return
 	case *events.SettingChanged:
-		t.set[setting{b.Environment, b.Key, b.Version, false}] = f
+		t.set[setting{b.Environment, b.Key, b.Store, b.Version, false}] = f
 		return
 	case *events.SecretChanged:
-		t.set[setting{b.Environment, b.Key, b.Version, true}] = f
+		t.set[setting{b.Environment, b.Key, b.Store, b.Version, true}] = f
 		return
 	}
 	if r.Subject.App != "" && r.Subject.Run >= 1 && r.Subject.Run <= len(t.runs) {

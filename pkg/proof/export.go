@@ -194,11 +194,11 @@ func (x *exporter) note(m ledger.Stored, r ledger.Record) {
 		}
 	case *events.SettingChanged:
 		if x.first == 0 {
-			x.settings[settingKey("setting", b.Environment, b.Key, b.Version)] = m
+			x.settings[settingKey("setting", b.Environment, b.Key, b.Store, b.Version)] = m
 		}
 	case *events.SecretChanged:
 		if x.first == 0 {
-			x.settings[settingKey("secret", b.Environment, b.Key, b.Version)] = m
+			x.settings[settingKey("secret", b.Environment, b.Key, b.Store, b.Version)] = m
 		}
 	case *events.CheckpointSealed:
 		if x.first > 0 {
@@ -207,8 +207,9 @@ func (x *exporter) note(m ledger.Stored, r ledger.Record) {
 	}
 }
 
-func settingKey(kind string, env events.Slug, key string, version uint64) string {
-	return kind + "/" + string(env) + "/" + key + "/" + strconv.FormatUint(version, 10)
+// settingKey names a version of a setting. Older events do not name the store.
+func settingKey(kind string, env events.Slug, key, store string, version uint64) string {
+	return kind + "/" + string(env) + "/" + key + "/" + strconv.FormatUint(version, 10) + "/" + store
 }
 
 // startOf returns what a run's first event pins, or nil.
@@ -312,10 +313,12 @@ func (x *exporter) before(b *bundle) error {
 				continue
 			}
 			for key, version := range e.Pins.Config {
-				want(x.settings[settingKey("setting", e.Environment, key, version)])
+				want(x.settings[settingKey("setting", e.Environment, key, e.Pins.ConfigStore, version)])
+				want(x.settings[settingKey("setting", e.Environment, key, "", version)])
 			}
 			for key, version := range e.Pins.Secrets {
-				want(x.settings[settingKey("secret", e.Environment, key, version)])
+				want(x.settings[settingKey("secret", e.Environment, key, e.Pins.SecretStore, version)])
+				want(x.settings[settingKey("secret", e.Environment, key, "", version)])
 			}
 		}
 	}

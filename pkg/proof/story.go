@@ -103,9 +103,9 @@ func (s *story) context(r ledger.Record) *Fault {
 		}
 		s.policies[b.Digest] = p
 	case *events.SettingChanged:
-		s.settings[settingKey("setting", b.Environment, b.Key, b.Version)] = r
+		s.settings[settingKey("setting", b.Environment, b.Key, b.Store, b.Version)] = r
 	case *events.SecretChanged:
-		s.settings[settingKey("secret", b.Environment, b.Key, b.Version)] = r
+		s.settings[settingKey("secret", b.Environment, b.Key, b.Store, b.Version)] = r
 	}
 	return nil
 }
@@ -421,10 +421,17 @@ func (s *story) lastSlot(env events.Slug) (last *slot) {
 
 // pinned: whoever set the settings that are used is on record.
 func (s *story) pinned(r ledger.Record, b *events.SlotTaken) *Fault {
-	for kind, pins := range map[string]map[string]uint64{"setting": b.Pins.Config, "secret": b.Pins.Secrets} {
-		for key, version := range pins {
-			if _, known := s.settings[settingKey(kind, b.Environment, key, version)]; !known {
-				return about(r, "it uses version %d of the %s %s, and the event about that is missing", version, kind, key)
+	for _, of := range []struct {
+		kind, store string
+		pins        map[string]uint64
+	}{{"setting", b.Pins.ConfigStore, b.Pins.Config}, {"secret", b.Pins.SecretStore, b.Pins.Secrets}} {
+		for key, version := range of.pins {
+			_, known := s.settings[settingKey(of.kind, b.Environment, key, of.store, version)]
+			if !known {
+				_, known = s.settings[settingKey(of.kind, b.Environment, key, "", version)]
+			}
+			if !known {
+				return about(r, "it uses version %d of the %s %s, and the event about that is missing", version, of.kind, key)
 			}
 		}
 	}

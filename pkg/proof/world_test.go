@@ -188,7 +188,7 @@ func (w *world) publishPolicy(serial int) {
 func (w *world) set(env events.Slug, version uint64) {
 	body := &events.SettingChanged{Key: "GREETING", App: "hello", Environment: env, Version: version, Actor: "u-ops"}
 	body.ID = "s"
-	w.add(events.SettingSubject(1, events.TypeSettingChanged, "hello", env, "GREETING", version), "", body)
+	w.add(events.SettingSubject(1, events.TypeSettingChanged, "hello", env, "GREETING", "", version), "", body)
 }
 
 func (w *world) image(run int) registry.Artifact {

@@ -2,6 +2,8 @@ package settings
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"net"
 	"net/url"
 	"slices"
@@ -118,6 +120,25 @@ const (
 
 // HostGateway is the name under which containers reach the machine of their engine.
 const HostGateway = "host.docker.internal"
+
+// WantsCertificate reports whether a server ended a TLS connection because of the certificate that it was shown, or was not.
+func WantsCertificate(err error) bool {
+	var alert tls.AlertError
+	if errors.As(err, &alert) {
+		return slices.Contains([]tls.AlertError{42, 43, 44, 45, 46, 48, 116}, alert) // RFC 8446, 6.2: certificates, unknown_ca
+	}
+	return err != nil && strings.Contains(err.Error(), "remote error: tls: ") && strings.Contains(err.Error(), "certificate")
+}
+
+// Public is an address without what must not be shown.
+func Public(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return "an address that is none"
+	}
+	u.User, u.RawQuery, u.Fragment = nil, "", ""
+	return u.String()
+}
 
 // FromContainers is where containers reach a server. One on the loopback of their engine's machine they reach at the
 // machine's own name.

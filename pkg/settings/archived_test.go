@@ -26,6 +26,31 @@ func (r *recounted) GetAt(context.Context, settings.Place, uint64) (string, erro
 	return "", settings.ErrNotSet
 }
 
+func (r *recounted) Set(_ context.Context, _ settings.Place, value string, _ *uint64) (uint64, error) {
+	r.value, r.version = value, r.version+1
+	return r.version, nil
+}
+
+func (r *recounted) Name() string { return "a store that forgets" }
+
+// A value that is set is set, whatever becomes of the archive; but it is handed to no app before it is archived.
+func TestAWriteThatIsNotArchived(t *testing.T) {
+	l := ledgertest.Start(t)
+	at := settings.Place{Kind: settings.Config, Env: "qa", App: "hello", Key: "GREETING"}
+	provider := &recounted{version: 7}
+	mayNot := settings.NewArchived(l.Client(string(events.Watch)), provider)
+	if version, err := mayNot.Set(t.Context(), at, "hi", nil); err != nil || version != 8 {
+		t.Errorf("version %d, %v", version, err)
+	}
+	if _, _, err := mayNot.Get(t.Context(), at); err == nil || !strings.Contains(err.Error(), "archiving version 8") {
+		t.Errorf("what is not archived is handed out: %v", err)
+	}
+	archived := settings.NewArchived(l.Client(string(events.Promote)), provider)
+	if value, _, err := archived.Get(t.Context(), at); err != nil || value != "hi" {
+		t.Errorf("%q, %v", value, err)
+	}
+}
+
 func TestVersionsThatAreCountedAnew(t *testing.T) {
 	l := ledgertest.Start(t)
 	at := settings.Place{Kind: settings.Config, Env: "qa", App: "hello", Key: "GREETING"}

@@ -42,9 +42,18 @@ func NewEmbedded(client *ledger.Client, kind Kind, key []byte) (*Embedded, error
 	return &Embedded{kind: kind, bucket: client.Bucket(bucket), aead: aead}, nil
 }
 
+// Name implements Provider.
+func (s *Embedded) Name() string { return events.StoreEmbedded }
+
+// ReadOnly implements Provider.
+func (s *Embedded) ReadOnly() bool { return false }
+
 // Set implements Provider. It writes by compare and swap, so that two writers never lose a version that one of them
 // was told of.
 func (s *Embedded) Set(ctx context.Context, p Place, value string, expected *uint64) (uint64, error) {
+	if err := p.CheckValue(value); err != nil {
+		return 0, err
+	}
 	for {
 		present, revision, err := s.stored(ctx, p)
 		if err != nil {
@@ -126,6 +135,15 @@ func (s *Embedded) Delete(ctx context.Context, p Place) (version uint64, left st
 	return version, "", err
 }
 
+// forget takes away keys that have no value, with their past.
+func (s *Embedded) forget(ctx context.Context, env, app events.Slug) error {
+	items, err := s.List(ctx, env, app)
+	if err != nil || len(items) > 0 {
+		return err
+	}
+	return forget(ctx, s.bucket, env, app)
+}
+
 // List implements Provider.
 func (s *Embedded) List(ctx context.Context, env, app events.Slug) ([]Item, error) {
 	entries, err := s.bucket.List(ctx, string(env)+"."+string(app))
@@ -134,7 +152,7 @@ func (s *Embedded) List(ctx context.Context, env, app events.Slug) ([]Item, erro
 	}
 	items := []Item{}
 	for _, entry := range entries {
-		p := Place{s.kind, env, app, entry.Key[strings.LastIndexByte(entry.Key, '.')+1:]}
+		p := Place{s.kind, env, app, strings.TrimPrefix(entry.Key, string(env)+"."+string(app)+".")}
 		value, err := s.open(p, entry.Value)
 		if errors.Is(err, ErrNotSet) {
 			continue
@@ -183,6 +201,7 @@ type Change struct {
 	Env     events.Slug
 	App     events.Slug
 	Key     string
+	Store   string // whose version it is
 	Version uint64
 	Deleted bool
 }
@@ -199,7 +218,7 @@ func (s *Embedded) Newest(ctx context.Context, most int) ([]Change, error) {
 		path := strings.SplitN(entry.Key, ".", 3)
 		if len(path) == 3 {
 			changes = append(changes, Change{
-				Kind: s.kind, Env: events.Slug(path[0]), App: events.Slug(path[1]), Key: path[2], Version: entry.Revision,
+				Kind: s.kind, Env: events.Slug(path[0]), App: events.Slug(path[1]), Key: path[2], Store: events.StoreEmbedded, Version: entry.Revision,
 				Deleted: len(entry.Value) == 0 || entry.Value[0] == formatGone,
 			})
 		}

@@ -21,12 +21,19 @@ import (
 // Errors wrap ErrNotSet, ErrChanged, ErrInvalid or ErrReadOnly where those say what is the matter, and are an
 // *UnavailableError where the provider cannot answer now, for whatever reason a person or time can mend. None holds a value.
 type Provider interface {
+	// Name says which store it is, for people and in pins: versions of stores with different names are never compared. It
+	// follows from the configuration alone.
+	Name() string
+	// ReadOnly reports whether the platform lets Towpath only read there: Set and Delete are refused, and what is there is
+	// somebody else's.
+	ReadOnly() bool
 	// Get returns a key's value and version.
 	Get(ctx context.Context, p Place) (value string, version uint64, err error)
 	// GetAt returns the value that a version named, also after later changes and after deletion while it is kept;
 	// else the error wraps ErrNotSet.
 	GetAt(ctx context.Context, p Place, version uint64) (value string, err error)
-	// Set sets a key and returns its version: the present one where the value is the same. Where expected is given,
+	// Set sets a key and returns its version: the present one where the value is the same. What Place.CheckValue refuses
+	// is not set, nor what is too large for the store; the error wraps ErrInvalid then. Where expected is given,
 	// it sets the key only while it has that version (0: while it is not set), else the error wraps ErrChanged; a value
 	// that is there already, later than the version expected, is what an attempt whose answer was lost has set.
 	Set(ctx context.Context, p Place, value string, expected *uint64) (version uint64, err error)
@@ -57,7 +64,11 @@ func (p Place) String() string { return fmt.Sprintf("%s %s of %s in %s", p.Kind,
 func (p Place) Check() error {
 	_, envErr := events.ParseSlug(string(p.Env))
 	_, appErr := events.ParseSlug(string(p.App))
-	if err := errors.Join(envErr, appErr, pipeline.CheckKey(p.Key)); err != nil {
+	check := pipeline.CheckKey
+	if p.Kind == Secrets {
+		check = pipeline.CheckSecret
+	}
+	if err := errors.Join(envErr, appErr, check(p.Key)); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	return nil
@@ -81,6 +92,7 @@ type Item struct {
 	Version uint64
 	Set     time.Time // zero where the provider does not know
 	Shared  bool      // it is of the level that all apps of the environment share
+	Unfit   string    // why the value can be handed to no app, where that can be known; empty: it can, or that is not known
 }
 
 var (

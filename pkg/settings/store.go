@@ -32,13 +32,14 @@ type Store struct {
 	embedded map[Kind]*Embedded
 	external map[Kind]map[events.Slug]Provider
 	access   map[Kind]map[events.Slug]Access
+	archive  archive
 }
 
 // Open returns the store on a bus, with nothing but the embedded provider. key has KeySize bytes. It does no IO.
 func Open(client *ledger.Client, key []byte) (*Store, error) {
 	s := &Store{
 		embedded: map[Kind]*Embedded{}, external: map[Kind]map[events.Slug]Provider{Config: {}, Secrets: {}},
-		access: map[Kind]map[events.Slug]Access{Config: {}, Secrets: {}},
+		access: map[Kind]map[events.Slug]Access{Config: {}, Secrets: {}}, archive: archive{client.Bucket(events.BucketPinned)},
 	}
 	for _, kind := range []Kind{Config, Secrets} {
 		var err error
@@ -63,6 +64,12 @@ func (s *Store) provider(env events.Slug, kind Kind) Provider {
 	}
 	return p
 }
+
+// Name says which store keeps an environment's settings of one kind; see Provider.
+func (s *Store) Name(env events.Slug, kind Kind) string { return s.provider(env, kind).Name() }
+
+// ReadOnly reports whether an environment's settings of one kind may only be read; see Provider.
+func (s *Store) ReadOnly(env events.Slug, kind Kind) bool { return s.provider(env, kind).ReadOnly() }
 
 // External reports whether another provider than the embedded one keeps an environment's settings of one kind.
 func (s *Store) External(env events.Slug, kind Kind) bool {
@@ -92,9 +99,6 @@ func (s *Store) SetSecretIf(ctx context.Context, env, app events.Slug, key strin
 }
 
 func (s *Store) set(ctx context.Context, p Place, value string, expected *uint64) (uint64, error) {
-	if err := p.CheckValue(value); err != nil {
-		return 0, err
-	}
 	version, err := s.provider(p.Env, p.Kind).Set(ctx, p, value, expected)
 	return version, wrap("setting", p, err)
 }
@@ -118,23 +122,50 @@ func (s *Store) get(ctx context.Context, p Place) (string, uint64, error) {
 	return value, version, wrap("reading", p, err)
 }
 
-// GetConfigAt returns the value that a version named. Errors wrap ErrNotSet where it is no longer kept.
-func (s *Store) GetConfigAt(ctx context.Context, env, app events.Slug, key string, version uint64) (string, error) {
-	return s.at(ctx, Place{Config, env, app, key}, version)
+// GetConfigAt returns the value that a version of a store named; an empty store is the present one. What another store
+// had is read from the embedded one and from the archive. Errors wrap ErrNotSet where it is no longer kept.
+func (s *Store) GetConfigAt(ctx context.Context, env, app events.Slug, key, store string, version uint64) (string, error) {
+	return s.at(ctx, Place{Config, env, app, key}, store, version)
 }
 
-// GetSecretAt is GetConfigAt for a secret.
-func (s *Store) GetSecretAt(ctx context.Context, env, app events.Slug, key string, version uint64) (Secret, error) {
-	value, err := s.at(ctx, Place{Secrets, env, app, key}, version)
+// GetSecretAt is GetConfigAt for a secret, of which there is no archive.
+func (s *Store) GetSecretAt(ctx context.Context, env, app events.Slug, key, store string, version uint64) (Secret, error) {
+	value, err := s.at(ctx, Place{Secrets, env, app, key}, store, version)
 	return NewSecret(value), err
 }
 
-func (s *Store) at(ctx context.Context, p Place, version uint64) (string, error) {
+func (s *Store) at(ctx context.Context, p Place, store string, version uint64) (value string, err error) {
 	if err := p.Check(); err != nil {
 		return "", err
 	}
-	value, err := s.provider(p.Env, p.Kind).GetAt(ctx, p, version)
+	switch present := s.provider(p.Env, p.Kind); {
+	case events.SameStore(store, present.Name()):
+		value, err = present.GetAt(ctx, p, version)
+	case store == events.StoreEmbedded:
+		value, err = s.embedded[p.Kind].GetAt(ctx, p, version)
+	case p.Kind == Config:
+		value, err = s.archive.value(ctx, p, store, version)
+	default:
+		err = fmt.Errorf("%w of that version here: %s", ErrNotSet, Moved(store, present.Name()))
+	}
 	return value, wrap(fmt.Sprintf("reading version %d of", version), p, err)
+}
+
+// Moved says that an environment's settings are in another store than they were.
+func Moved(from, to string) string { return fmt.Sprintf("moved from %s to %s", from, to) }
+
+// Forget takes away what is kept of an app in an environment beyond its present settings: earlier values of its
+// configuration. The app can go back to none of them.
+func (s *Store) Forget(ctx context.Context, env, app events.Slug) error {
+	if err := (Place{Config, env, app, "A"}).Check(); err != nil {
+		return err
+	}
+	for _, err := range []error{s.archive.forget(ctx, env, app), s.embedded[Config].forget(ctx, env, app)} {
+		if err != nil {
+			return fmt.Errorf("forgetting the earlier configuration of %s in %s: %w", app, env, err)
+		}
+	}
+	return nil
 }
 
 // DeleteConfig takes a value away and returns the version that says so. Earlier versions are kept for rollbacks.

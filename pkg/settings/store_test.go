@@ -53,7 +53,7 @@ func TestSetGetDelete(t *testing.T) {
 	if value, version, err := store.GetConfig(ctx, "qa", "hello", "GREETING"); value != "good day" || version != second || err != nil {
 		t.Errorf("got %q %d %v", value, version, err)
 	}
-	if value, err := store.GetConfigAt(ctx, "qa", "hello", "GREETING", first); value != "hi = there\n" || err != nil {
+	if value, err := store.GetConfigAt(ctx, "qa", "hello", "GREETING", "", first); value != "hi = there\n" || err != nil {
 		t.Errorf("version %d is %q %v", first, value, err)
 	}
 	if _, err := store.SetConfigIf(ctx, "qa", "hello", "GREETING", "x", first); !errors.Is(err, ErrChanged) {
@@ -77,7 +77,7 @@ func TestSetGetDelete(t *testing.T) {
 	if _, err := store.DeleteConfig(ctx, "qa", "hello", "GREETING"); !errors.Is(err, ErrNotSet) {
 		t.Errorf("deleting twice: %v", err)
 	}
-	if value, err := store.GetConfigAt(ctx, "qa", "hello", "GREETING", first); value != "hi = there\n" || err != nil {
+	if value, err := store.GetConfigAt(ctx, "qa", "hello", "GREETING", "", first); value != "hi = there\n" || err != nil {
 		t.Errorf("a pinned version after deleting: %q %v", value, err)
 	}
 	items, err := store.ListConfig(ctx, "qa", "hello")
@@ -108,7 +108,7 @@ func TestSecrets(t *testing.T) {
 	if value, version, err := reader.GetSecret(ctx, "prod", "hello", "PASSWORD"); value != binary || version != second || err != nil {
 		t.Errorf("promote reads %q at %d: %v", value.Reveal(), version, err)
 	}
-	if value, err := reader.GetSecretAt(ctx, "prod", "hello", "PASSWORD", first); value.Reveal() != canary || err != nil {
+	if value, err := reader.GetSecretAt(ctx, "prod", "hello", "PASSWORD", "", first); value.Reveal() != canary || err != nil {
 		t.Errorf("promote reads version %d: %v", first, err)
 	}
 	items, err := store.ListSecrets(ctx, "prod", "hello")
@@ -139,7 +139,7 @@ func TestSecrets(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, version := range []uint64{first, second} {
-		if _, err := store.GetSecretAt(ctx, "prod", "hello", "PASSWORD", version); !errors.Is(err, ErrNotSet) {
+		if _, err := store.GetSecretAt(ctx, "prod", "hello", "PASSWORD", "", version); !errors.Is(err, ErrNotSet) {
 			t.Errorf("version %d after deleting: %v", version, err)
 		}
 	}
@@ -191,14 +191,14 @@ func TestResolve(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []MissingKey{
-		{"qa", "hello", Config, "DATABASE_URL", "towpath config set qa hello DATABASE_URL=…"},
-		{"qa", "hello", Secrets, "PASSWORD", "towpath secret set qa hello PASSWORD"},
+		{"qa", "hello", Config, "DATABASE_URL", "", "towpath config set qa hello DATABASE_URL=…"},
+		{"qa", "hello", Secrets, "PASSWORD", "", "towpath secret set qa hello PASSWORD"},
 	}
 	if fmt.Sprint(lacking) != fmt.Sprint(want) {
 		t.Errorf("missing %v, want %v", lacking, want)
 	}
-	if _, again, err := store.Resolve(ctx, "qa", definition); err != nil || fmt.Sprint(again) != fmt.Sprint(want) {
-		t.Errorf("resolving says %v %v", again, err)
+	if _, again, err := store.Pin(ctx, "qa", definition); err != nil || fmt.Sprint(again) != fmt.Sprint(want) {
+		t.Errorf("pinning says %v %v", again, err)
 	}
 	if _, err := store.SetConfig(ctx, "qa", "hello", "DATABASE_URL", "postgres://"); err != nil {
 		t.Fatal(err)
@@ -206,12 +206,16 @@ func TestResolve(t *testing.T) {
 	if _, err := store.SetSecret(ctx, "qa", "hello", "PASSWORD", NewSecret(canary)); err != nil {
 		t.Fatal(err)
 	}
-	resolved, again, err := store.Resolve(ctx, "qa", definition)
-	if err != nil || len(again) > 0 || resolved.Config["DATABASE_URL"] != "postgres://" || resolved.Secrets["PASSWORD"].Reveal() != canary {
-		t.Fatalf("resolved %+v %v %v", resolved, again, err)
+	pins, again, err := store.Pin(ctx, "qa", definition)
+	if err != nil || len(again) > 0 {
+		t.Fatal(pins, again, err)
 	}
-	if pins, again, err := store.Present(ctx, "qa", definition); err != nil || len(again) > 0 || fmt.Sprint(pins) != fmt.Sprint(resolved.Pins) {
-		t.Errorf("present are %v %v %v, want %v", pins, again, err, resolved.Pins)
+	resolved, err := store.ResolveAt(ctx, "qa", "hello", pins)
+	if err != nil || resolved.Config["DATABASE_URL"] != "postgres://" || resolved.Secrets["PASSWORD"].Reveal() != canary {
+		t.Fatalf("resolved %+v %v", resolved, err)
+	}
+	if present, again, err := store.Present(ctx, "qa", definition); err != nil || len(again) > 0 || !present.Equal(pins) {
+		t.Errorf("present are %v %v %v, want %v", present, again, err, pins)
 	}
 	if _, err := store.SetConfig(ctx, "qa", "hello", "GREETING", "other"); err != nil {
 		t.Fatal(err)
@@ -239,7 +243,7 @@ func TestNewest(t *testing.T) {
 	}
 	changes, err := store.Newest(ctx, 2)
 	if err != nil || len(changes) != 3 || changes[0].Key != "K4" || changes[1].Key != "K3" ||
-		changes[2] != (Change{Secrets, "dev", "other", "S", version, true}) {
+		changes[2] != (Change{Secrets, "dev", "other", "S", events.StoreEmbedded, version, true}) {
 		t.Errorf("newest %+v %v", changes, err)
 	}
 }
@@ -250,7 +254,7 @@ func TestRefusals(t *testing.T) {
 	for name, set := range map[string]func() (uint64, error){
 		"environment": func() (uint64, error) { return store.SetConfig(ctx, "qa.x", "hello", "A", "") },
 		"app":         func() (uint64, error) { return store.SetConfig(ctx, "qa", "*", "A", "") },
-		"key":         func() (uint64, error) { return store.SetConfig(ctx, "qa", "hello", "A.B", "") },
+		"key":         func() (uint64, error) { return store.SetConfig(ctx, "qa", "hello", "A..B", "") },
 		"reserved":    func() (uint64, error) { return store.SetConfig(ctx, "qa", "hello", "TOWPATH_X", "") },
 		"zero byte":   func() (uint64, error) { return store.SetConfig(ctx, "qa", "hello", "A", "a\x00") },
 		"no UTF-8":    func() (uint64, error) { return store.SetConfig(ctx, "qa", "hello", "A", "\xff") },
@@ -300,7 +304,7 @@ func TestConcurrentWriters(t *testing.T) {
 	}
 	group.Wait()
 	for version, value := range versions {
-		if got, err := store.GetConfigAt(ctx, "dev", "hello", "A", version); got != value || err != nil {
+		if got, err := store.GetConfigAt(ctx, "dev", "hello", "A", events.StoreEmbedded, version); got != value || err != nil {
 			t.Errorf("version %d is %q, want %q (%v)", version, got, value, err)
 		}
 	}

@@ -89,7 +89,7 @@ func pile(t *testing.T, l *ledgertest.Ledger, n int) {
 	signer, bus := l.Client("gateway").Signer(), l.Client("ledger").JetStream()
 	for i := range n {
 		body := &events.SettingChanged{About: events.About{ID: "dev/hello/KEY"}, Key: "KEY", App: "hello", Environment: "dev", Version: uint64(i + 1), Actor: "u-test"}
-		s := events.SettingSubject(1, body.Type(), "hello", "dev", "KEY", uint64(i+1))
+		s := events.SettingSubject(1, body.Type(), "hello", "dev", "KEY", "", uint64(i+1))
 		if _, err := bus.PublishMsgAsync(ledgertest.Stored(t, signer, s, events.New(events.Gateway, time.Now(), "", body)), jetstream.WithStallWait(pileBound)); err != nil {
 			t.Fatal(err)
 		}

@@ -311,7 +311,7 @@ func TestSettings(t *testing.T) {
 	}
 	for path, body := range map[string]any{
 		"/v1/settings/moon/hello/A":         map[string]string{"value": "x"},
-		"/v1/settings/prod/hello/A.B":       map[string]string{"value": "x"},
+		"/v1/settings/prod/hello/A..B":      map[string]string{"value": "x"},
 		"/v1/settings/prod/hello/TOWPATH_X": map[string]string{"value": "x"},
 		"/v1/settings/prod/hello/A":         map[string]string{},
 		"/v1/secrets/prod/hello/A":          map[string]string{"value": canary + strings.Repeat("x", 70_000)},

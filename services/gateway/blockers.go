@@ -21,7 +21,7 @@ import (
 const storesBound = 3 * time.Second
 
 // blockers says, for each environment in order, what will keep a run from entering it: one line for each setting
-// without a value, for a store that cannot be looked into now, and for approvals.
+// without a value or with one that cannot be deployed, for a store that cannot be looked into now, and for approvals.
 func (s *Service) blockers(ctx context.Context, run *fold.Run) []string {
 	lines := []string{}
 	if app := s.fold().App(run.App); app != nil {
@@ -97,7 +97,7 @@ func (s *Service) undeclaredReads(ctx context.Context, repository git.Repository
 }
 
 func blockedLine(m settings.MissingKey) string {
-	return fmt.Sprintf("%s WILL BE BLOCKED: %s missing → %s", m.Env, m.Key, m.Command)
+	return fmt.Sprintf("%s WILL BE BLOCKED: %s → %s", m.Env, m, m.Command)
 }
 
 func approvalLine(run *fold.Run, env events.Slug, rule policy.Approval) string {

@@ -269,15 +269,15 @@ func (s scope) settingChanges(run *fold.Run, env events.Slug) []view.SettingChan
 	if before == nil || len(s.missing) > 0 {
 		return changes
 	}
-	compare := func(kind settings.Kind, was, is map[string]uint64) {
+	compare := func(kind settings.Kind, left, store string, was, is map[string]uint64) {
 		for _, key := range keysOf(was, is) {
-			if was[key] != is[key] {
-				changes = append(changes, view.SettingChange{Key: key, Kind: string(kind), Was: was[key], Is: is[key]})
+			if from := movedFrom(left, store, was[key], is[key]); was[key] != is[key] || from != "" {
+				changes = append(changes, view.SettingChange{Key: key, Kind: string(kind), Was: was[key], Is: is[key], From: from})
 			}
 		}
 	}
-	compare(settings.Config, before.Pins.Config, s.present.Config)
-	compare(settings.Secrets, before.Pins.Secrets, s.present.Secrets)
+	compare(settings.Config, before.Pins.ConfigStore, s.present.ConfigStore, before.Pins.Config, s.present.Config)
+	compare(settings.Secrets, before.Pins.SecretStore, s.present.SecretStore, before.Pins.Secrets, s.present.Secrets)
 	return changes
 }
 

@@ -14,12 +14,19 @@ import (
 	"towpath.dev/services/gateway/view"
 )
 
-// then are the settings of a rollback: values of configuration by key and version, the versions that secrets have now,
+// then are the settings of a rollback: values of configuration, the versions that secrets have now,
 // and what that version needs and is no longer kept.
 type then struct {
-	values  map[string]map[uint64]string
+	values  map[pinned]string
 	secrets map[string]uint64
+	store   string // that has the secrets now
 	lost    []string
+}
+
+// pinned is a version of a key in a store.
+type pinned struct {
+	key, store string
+	version    uint64
 }
 
 // rollbackTarget returns the slot that an order brings back, and the one whose version and pins that has; nils: there
@@ -47,26 +54,23 @@ func (s *Service) then(ctx context.Context, o order, app *fold.App) (*then, erro
 	if origin == nil {
 		return nil, nil
 	}
-	t := &then{values: map[string]map[uint64]string{}, secrets: map[string]uint64{}}
+	t := &then{values: map[pinned]string{}, secrets: map[string]uint64{}, store: s.settings.Name(o.Env, settings.Secrets)}
 	lost := func(kind settings.Kind, key string, version uint64) {
 		t.lost = append(t.lost, fmt.Sprintf("version %d of %s %s is no longer kept", version, kind, key))
 	}
-	for _, pins := range []map[string]uint64{app.Env(o.Env).Live().Pins.Config, origin.Pins.Config} {
-		for key, version := range pins {
-			value, err := s.settings.GetConfigAt(ctx, o.Env, o.App, key, version)
+	for i, pins := range []events.Pins{app.Env(o.Env).Live().Pins, origin.Pins} {
+		for key, version := range pins.Config {
+			value, err := s.settings.GetConfigAt(ctx, o.Env, o.App, key, pins.ConfigStore, version)
 			switch {
 			case errors.Is(err, settings.ErrNotSet):
-				if origin.Pins.Config[key] == version {
+				if i == 1 {
 					lost(settings.Config, key, version)
 				}
 				continue
 			case err != nil:
 				return nil, err
 			}
-			if t.values[key] == nil {
-				t.values[key] = map[uint64]string{}
-			}
-			t.values[key][version] = value
+			t.values[pinned{key, pins.ConfigStore, version}] = value
 		}
 	}
 	items, err := s.settings.ListSecrets(ctx, o.Env, o.App)
@@ -78,10 +82,12 @@ func (s *Service) then(ctx context.Context, o order, app *fold.App) (*then, erro
 	}
 	for key, version := range origin.Pins.Secrets {
 		switch {
+		case o.WithSecrets && !events.SameStore(origin.Pins.SecretStore, t.store) && origin.Pins.SecretStore != events.StoreEmbedded:
+			t.lost = append(t.lost, fmt.Sprintf("version %d of secret %s was %s", version, key, settings.Moved(origin.Pins.SecretStore, t.store)))
 		case o.WithSecrets && s.settings.External(o.Env, settings.Secrets):
 			// Only promote may read there, and says where that version is no longer kept.
 		case o.WithSecrets:
-			if _, err := s.settings.GetSecretAt(ctx, o.Env, o.App, key, version); errors.Is(err, settings.ErrNotSet) {
+			if _, err := s.settings.GetSecretAt(ctx, o.Env, o.App, key, origin.Pins.SecretStore, version); errors.Is(err, settings.ErrNotSet) {
 				lost(settings.Secrets, key, version)
 			} else if err != nil {
 				return nil, err
@@ -144,31 +150,44 @@ func (s scope) foreseeRollback(o order, live, slot, origin *fold.Slot) view.Prev
 	}}
 	for _, key := range keysOf(live.Pins.Config, origin.Pins.Config) {
 		was, is := live.Pins.Config[key], origin.Pins.Config[key]
-		if was == is {
+		from := movedFrom(live.Pins.ConfigStore, origin.Pins.ConfigStore, was, is)
+		if was == is && from == "" {
 			continue
 		}
-		one := view.SettingChange{Key: key, Kind: string(settings.Config), Was: was, Is: is}
-		if value, ok := s.then.values[key][was]; ok && was != 0 {
+		one := view.SettingChange{Key: key, Kind: string(settings.Config), Was: was, Is: is, From: from}
+		if value, ok := s.then.values[pinned{key, live.Pins.ConfigStore, was}]; ok && was != 0 {
 			one.WasValue = &value
 		}
-		if value, ok := s.then.values[key][is]; ok && is != 0 {
+		if value, ok := s.then.values[pinned{key, origin.Pins.ConfigStore, is}]; ok && is != 0 {
 			one.IsValue = &value
 		}
 		p.Settings = append(p.Settings, one)
 	}
 	for _, key := range keysOf(live.Pins.Secrets, origin.Pins.Secrets) {
 		was, is, version := live.Pins.Secrets[key], s.then.secrets[key], origin.Pins.Secrets[key]
+		store := s.then.store
 		if o.WithSecrets || version == 0 {
-			is = version
+			is, store = version, origin.Pins.SecretStore
 		}
-		if was != is {
-			p.Settings = append(p.Settings, view.SettingChange{Key: key, Kind: string(settings.Secrets), Was: was, Is: is})
+		from := movedFrom(live.Pins.SecretStore, store, was, is)
+		if was != is || from != "" {
+			p.Settings = append(p.Settings, view.SettingChange{Key: key, Kind: string(settings.Secrets), Was: was, Is: is, From: from})
 		}
-		if !o.WithSecrets && version != 0 && version != is {
+		if moved := movedFrom(origin.Pins.SecretStore, store, version, is); !o.WithSecrets && moved != "" {
+			p.Kept = append(p.Kept, fmt.Sprintf("secret %s as it is now, version %d (%s)", key, is, settings.Moved(moved, store)))
+		} else if !o.WithSecrets && version != 0 && version != is {
 			p.Kept = append(p.Kept, fmt.Sprintf("secret %s as it is now, version %d (%s ran with %d; --with-secrets brings that back)", key, is, fold.Name(o.App, slot.Run), version))
 		}
 	}
 	return p
+}
+
+// movedFrom is the store of a version that another one, of another store, takes the place of; empty: both are of one.
+func movedFrom(was, is string, before, now uint64) string {
+	if before == 0 || now == 0 || events.SameStore(was, is) {
+		return ""
+	}
+	return was
 }
 
 // keysOf are the keys of two sets of pins, sorted.

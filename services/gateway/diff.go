@@ -70,6 +70,7 @@ func (s *Service) keyDiffs(ctx context.Context, app, left, right events.Slug) ([
 			list = s.settings.ListSecrets
 		}
 		keys := map[string]view.KeyDiff{}
+		sameStore := s.settings.Name(left, kind) == s.settings.Name(right, kind)
 		for i, env := range []events.Slug{left, right} {
 			items, err := list(ctx, env, app)
 			if err != nil {
@@ -90,7 +91,7 @@ func (s *Service) keyDiffs(ctx context.Context, app, left, right events.Slug) ([
 		}
 		for _, one := range keys {
 			there := one.LeftVersion != 0 && one.RightVersion != 0
-			if !there || kind == settings.Config && *one.Left != *one.Right || kind == settings.Secrets && one.LeftVersion != one.RightVersion {
+			if !there || kind == settings.Config && *one.Left != *one.Right || kind == settings.Secrets && sameStore && one.LeftVersion != one.RightVersion {
 				all = append(all, one)
 			}
 		}

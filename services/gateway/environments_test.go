@@ -20,13 +20,13 @@ import (
 func (s *station) pinnedIn(app events.Slug, n int, env events.Slug) {
 	s.t.Helper()
 	run := s.run(app, n)
-	resolved, missing, err := s.settings.Resolve(s.t.Context(), env, run.Definition)
+	pins, missing, err := s.settings.Pin(s.t.Context(), env, run.Definition)
 	if err != nil || len(missing) > 0 {
 		s.t.Fatal(err, missing)
 	}
 	slot := s.fold().App(app).Env(env).Slots.Len() + 1
 	about := events.About{ID: fmt.Sprintf("%s/%s/%d", app, env, slot)}
-	taken := &events.SlotTaken{About: about, Slot: slot, Run: n, Attempt: run.Env(env).Promote.Attempt, ArtifactID: run.ArtifactID, Digest: run.Artifact.Digest, Kind: events.KindDeploy, Environment: env, Pins: resolved.Pins}
+	taken := &events.SlotTaken{About: about, Slot: slot, Run: n, Attempt: run.Env(env).Promote.Attempt, ArtifactID: run.ArtifactID, Digest: run.Artifact.Digest, Kind: events.KindDeploy, Environment: env, Pins: pins}
 	s.write(events.SlotSubject(1, taken.Type(), app, env, slot), run.ChainID, taken)
 	decided := &events.SlotDecided{About: about, Slot: slot, Decision: events.Live, Environment: env}
 	s.write(events.SlotSubject(1, decided.Type(), app, env, slot), run.ChainID, decided)
@@ -228,6 +228,27 @@ func TestStoresOfOthers(t *testing.T) {
 	if items, err := s.settings.ListConfig(t.Context(), "demo", "hello"); err != nil || len(items) != 1 || !items[0].Shared {
 		t.Errorf("left are %v (%v), want the shared key alone", items, err)
 	}
+
+	// What Towpath may only read does not keep the environment from going.
+	if _, err := embedded[settings.Config].Set(t.Context(), settings.Place{Env: "demo", App: "hello", Key: "GREETING"}, "by hand", nil); err != nil {
+		t.Fatal(err)
+	}
+	s.settings.Use("demo", settings.Config, locked{embedded[settings.Config]})
+	if err := s.clearSettings(t.Context(), &ended); err != nil {
+		t.Errorf("with a store that may only be read: %v", err)
+	}
+	if value, _, err := s.settings.GetConfig(t.Context(), "demo", "hello", "GREETING"); err != nil || value != "by hand" {
+		t.Errorf("what may only be read is %q (%v)", value, err)
+	}
+}
+
+// locked is a store that Towpath may only read.
+type locked struct{ settings.Provider }
+
+func (locked) ReadOnly() bool { return true }
+
+func (locked) Delete(context.Context, settings.Place) (uint64, string, error) {
+	return 0, "", settings.ErrReadOnly
 }
 
 // A key that a running version is pinned to is removed only where somebody insists.

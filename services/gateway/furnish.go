@@ -82,9 +82,9 @@ func side(n int, do func(int) error) error {
 // findSettings finds the value of every setting that an app is to have in a new environment, and says which cannot be had.
 func (s *Service) findSettings(ctx context.Context, o view.NewEnvironment, renewed bool, p planned) (found []copied, missing []string, err error) {
 	for _, kind := range []settings.Kind{settings.Config, settings.Secrets} {
-		pins, given := p.slot.Pins.Config, o.Apps[p.app.Name].Config
+		pins, store, given := p.slot.Pins.Config, p.slot.Pins.ConfigStore, o.Apps[p.app.Name].Config
 		if kind == settings.Secrets {
-			pins, given = p.slot.Pins.Secrets, o.Apps[p.app.Name].Secrets
+			pins, store, given = p.slot.Pins.Secrets, p.slot.Pins.SecretStore, o.Apps[p.app.Name].Secrets
 		}
 		var there map[string]uint64
 		if renewed {
@@ -113,7 +113,7 @@ func (s *Service) findSettings(ctx context.Context, o view.NewEnvironment, renew
 				continue
 			}
 			if one.there == 0 {
-				one.value, err = s.valueAt(ctx, kind, o.From, p.app.Name, key, version)
+				one.value, err = s.valueAt(ctx, kind, o.From, p.app.Name, key, store, version)
 			}
 			switch {
 			case errors.Is(err, settings.ErrNotSet):
@@ -175,17 +175,20 @@ func (s *Service) versionsOf(ctx context.Context, kind settings.Kind, env, app e
 	return versions, err
 }
 
-func (s *Service) valueAt(ctx context.Context, kind settings.Kind, env, app events.Slug, key string, version uint64) (settings.Secret, error) {
+func (s *Service) valueAt(ctx context.Context, kind settings.Kind, env, app events.Slug, key, store string, version uint64) (settings.Secret, error) {
 	if kind == settings.Secrets {
-		return s.settings.GetSecretAt(ctx, env, app, key, version)
+		return s.settings.GetSecretAt(ctx, env, app, key, store, version)
 	}
-	text, err := s.settings.GetConfigAt(ctx, env, app, key, version)
+	text, err := s.settings.GetConfigAt(ctx, env, app, key, store, version)
 	return settings.NewSecret(text), err
 }
 
 // writeSettings writes settings of one app, says so in the ledger, and returns the versions that its version uses.
 func (s *Service) writeSettings(ctx context.Context, actor identity.Actor, env events.Slug, all []copied) (events.Pins, error) {
-	pins := events.Pins{Config: map[string]uint64{}, Secrets: map[string]uint64{}}
+	pins := events.Pins{
+		Config: map[string]uint64{}, ConfigStore: s.settings.Name(env, settings.Config),
+		Secrets: map[string]uint64{}, SecretStore: s.settings.Name(env, settings.Secrets),
+	}
 	for _, one := range all {
 		version := one.there
 		if version == 0 {
@@ -205,7 +208,7 @@ func (s *Service) writeSettings(ctx context.Context, actor identity.Actor, env e
 				return pins, err
 			}
 			boundary.Reached(events.Gateway, boundary.Effect, one.app)
-			change := settings.Change{Kind: one.kind, Env: env, App: one.app, Key: one.key, Version: version}
+			change := settings.Change{Kind: one.kind, Env: env, App: one.app, Key: one.key, Store: s.settings.Name(env, one.kind), Version: version}
 			if _, err := s.recordSetting(ctx, change, actor.ID); err != nil {
 				return pins, err
 			}
@@ -252,7 +255,8 @@ func (s *Service) keepClearing(ctx context.Context) {
 	}
 }
 
-// clearSettings removes every setting of an environment, of the apps that it has or had.
+// clearSettings removes every setting of an environment, of the apps that it has or had, and what is kept of earlier ones.
+// What Towpath may only read is somebody else's, and stays.
 func (s *Service) clearSettings(ctx context.Context, e *fold.Environment) error {
 	defer s.making.lock(e.Name)()
 	actor := e.Ending.Actor
@@ -262,36 +266,50 @@ func (s *Service) clearSettings(ctx context.Context, e *fold.Environment) error 
 	apps := slices.DeleteFunc(s.fold().Apps(), func(a *fold.App) bool { return a.Envs[e.Name] == nil }) // of others nothing was put there
 	return side(len(apps), func(i int) error {
 		app := apps[i].Name
-		config, err := s.settings.ListConfig(ctx, e.Name, app)
-		if err != nil {
+		// Before the settings are gone too, since nobody looks here again once they are.
+		if err := s.settings.Forget(ctx, e.Name, app); err != nil {
 			return err
 		}
-		secrets, err := s.settings.ListSecrets(ctx, e.Name, app)
-		if err != nil {
-			return err
-		}
-		for n, item := range slices.Concat(config, secrets) {
-			if item.Shared {
-				continue // it is not the app's
-			}
-			change := settings.Change{Kind: settings.Config, Env: e.Name, App: app, Key: item.Key, Deleted: true}
-			if n < len(config) {
-				change.Version, err = s.settings.DeleteConfig(ctx, e.Name, app, item.Key)
-			} else {
-				change.Kind = settings.Secrets
-				change.Version, _, err = s.settings.DeleteSecret(ctx, e.Name, app, item.Key) // no other stays that could share it
-			}
-			if errors.Is(err, settings.ErrNotSet) {
-				continue
-			}
-			if err == nil {
-				boundary.Reached(events.Gateway, boundary.Effect, app)
-				_, err = s.recordSetting(ctx, change, actor)
-			}
-			if err != nil {
+		for _, kind := range []settings.Kind{settings.Config, settings.Secrets} {
+			if err := s.clearKind(ctx, e.Name, app, kind, actor); err != nil {
 				return err
 			}
 		}
-		return nil
+		return s.settings.Forget(ctx, e.Name, app)
 	})
+}
+
+// clearKind removes every setting of one kind of an app in an environment.
+func (s *Service) clearKind(ctx context.Context, env, app events.Slug, kind settings.Kind, actor string) error {
+	store := s.settings.Name(env, kind)
+	if s.settings.ReadOnly(env, kind) {
+		s.logger.Info("settings of an environment that is destroyed stay where they may only be read", "env", env, "app", app, "kind", kind, "store", store)
+		return nil
+	}
+	items, err := s.list(ctx, kind, env, app)
+	if err != nil {
+		return err
+	}
+	for _, item := range items {
+		if item.Shared {
+			continue // it is not the app's
+		}
+		change := settings.Change{Kind: kind, Env: env, App: app, Key: item.Key, Store: store, Deleted: true}
+		if kind == settings.Config {
+			change.Version, err = s.settings.DeleteConfig(ctx, env, app, item.Key)
+		} else {
+			change.Version, _, err = s.settings.DeleteSecret(ctx, env, app, item.Key) // no other stays that could share it
+		}
+		if errors.Is(err, settings.ErrNotSet) {
+			continue
+		}
+		if err == nil {
+			boundary.Reached(events.Gateway, boundary.Effect, app)
+			_, err = s.recordSetting(ctx, change, actor)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/pkg/settings"
 	"towpath.dev/services/gateway/view"
 )
 
@@ -68,12 +69,19 @@ func (s *Service) show(ctx context.Context, app *fold.App, run *fold.Run, url st
 		case look.err != nil:
 			v.Ahead(string(look.env), "whether it will be blocked cannot be seen now: "+look.err.Error(), "")
 		case n == 1:
-			v.Ahead(string(look.env), "will be blocked: "+look.missing[0].Key+" missing", look.missing[0].Command)
+			v.Ahead(string(look.env), "will be blocked: "+look.missing[0].String(), look.missing[0].Command)
 		case n > 1:
 			var lines strings.Builder
 			fmt.Fprintf(&lines, "will be blocked: %d keys missing", n)
+			if slices.ContainsFunc(look.missing, func(m settings.MissingKey) bool { return m.Unfit != "" }) {
+				lines.WriteString(", or not to be deployed")
+			}
 			for _, m := range look.missing {
-				fmt.Fprintf(&lines, "\n%s → %s", m.Key, m.Command)
+				what := m.Key
+				if m.Unfit != "" {
+					what = m.String()
+				}
+				fmt.Fprintf(&lines, "\n%s → %s", what, m.Command)
 			}
 			v.Ahead(string(look.env), lines.String(), "")
 		}

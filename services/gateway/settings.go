@@ -164,7 +164,7 @@ func doDeleteSecret(c *call) error {
 func (c *call) settingChanged(change settings.Change, answer setting) error {
 	boundary.Reached(events.Gateway, boundary.Effect, c.app)
 	defer boundary.Reached(events.Gateway, boundary.Ack, c.app)
-	change.Env, change.App = c.env, c.app
+	change.Env, change.App, change.Store = c.env, c.app, c.s.settings.Name(c.env, change.Kind)
 	if _, err := c.s.recordSetting(c.r.Context(), change, c.actor.ID); err != nil {
 		return err
 	}
@@ -181,14 +181,14 @@ func (c *call) settingChanged(change settings.Change, answer setting) error {
 func (s *Service) recordSetting(ctx context.Context, change settings.Change, actor string) (fresh bool, err error) {
 	about := events.About{ID: fmt.Sprintf("%s/%s/%s", change.Env, change.App, change.Key)}
 	var body events.Body = &events.SettingChanged{
-		About: about, Key: change.Key, App: change.App, Environment: change.Env, Version: change.Version, Deleted: change.Deleted, Actor: actor,
+		About: about, Key: change.Key, App: change.App, Environment: change.Env, Version: change.Version, Deleted: change.Deleted, Actor: actor, Store: change.Store,
 	}
 	if change.Kind == settings.Secrets {
 		body = &events.SecretChanged{
-			About: about, Key: change.Key, App: change.App, Environment: change.Env, Version: change.Version, Deleted: change.Deleted, Actor: actor,
+			About: about, Key: change.Key, App: change.App, Environment: change.Env, Version: change.Version, Deleted: change.Deleted, Actor: actor, Store: change.Store,
 		}
 	}
-	subject := events.SettingSubject(s.epoch(), body.Type(), change.App, change.Env, change.Key, change.Version)
+	subject := events.SettingSubject(s.epoch(), body.Type(), change.App, change.Env, change.Key, change.Store, change.Version)
 	// The value is stored: the event must follow even if the client is gone.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), appendBound)
 	defer cancel()

@@ -30,11 +30,18 @@ type Finding struct {
 const fresh = 5 * time.Second
 
 // keyFindings compares the present versions of the settings that a slot is pinned to with the last ones that the
-// ledger knows of: its pins, and what was said to be set since.
-func keyFindings(kind settings.Kind, pins map[string]uint64, known map[string]fold.Setting, present []settings.Item, now time.Time) []Finding {
+// ledger knows of: its pins, and what was said to be set since. Where the pins are of another store than the one that is
+// used now, it says that and compares nothing.
+func keyFindings(kind settings.Kind, pins map[string]uint64, from, store string, known map[string]fold.Setting, present []settings.Item, now time.Time) []Finding {
+	if !events.SameStore(from, store) {
+		return []Finding{{What: string(kind), Expected: "in " + from, Found: settings.Moved(from, store) + ": promote it again to have it from there"}}
+	}
 	var all []Finding
 	for key, pinned := range pins {
 		said, was := known[key]
+		if was && !events.SameStore(said.Store, store) {
+			said, was = fold.Setting{}, false
+		}
 		expected := pinned
 		if was {
 			expected = said.Version
@@ -143,8 +150,8 @@ func (e *engines) Look(ctx context.Context, v Version, env *fold.Env, tidy bool)
 		config = nil
 	}
 	// Where a pinned value is no longer kept, there is nothing to compare with.
-	if resolved, err := e.settings.ResolveAt(ctx, v.Env, v.App, events.Pins{Config: config}); err == nil {
-		spec.Config = resolved.Config
+	if resolved, err := e.settings.ResolveAt(ctx, v.Env, v.App, events.Pins{Config: config, ConfigStore: v.Slot.Pins.ConfigStore}); err == nil {
+		spec.Config = variables(resolved.Config)
 	} else if !errors.Is(err, settings.ErrNotSet) {
 		return nil, err
 	}
@@ -162,14 +169,14 @@ func (e *engines) Look(ctx context.Context, v Version, env *fold.Env, tidy bool)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, keyFindings(settings.Config, config, env.Config, present, now)...)
+		all = append(all, keyFindings(settings.Config, config, v.Slot.Pins.ConfigStore, e.settings.Name(v.Env, settings.Config), env.Config, present, now)...)
 	}
 	if len(v.Slot.Pins.Secrets) > 0 {
 		secrets, err := e.settings.ListSecrets(ctx, v.Env, v.App)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, keyFindings(settings.Secrets, v.Slot.Pins.Secrets, env.Secrets, secrets, now)...)
+		all = append(all, keyFindings(settings.Secrets, v.Slot.Pins.Secrets, v.Slot.Pins.SecretStore, e.settings.Name(v.Env, settings.Secrets), env.Secrets, secrets, now)...)
 	}
 	return all, nil
 }

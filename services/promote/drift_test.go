@@ -19,11 +19,13 @@ func TestKeyFindings(t *testing.T) {
 	said := func(version uint64, deleted bool) map[string]fold.Setting {
 		return map[string]fold.Setting{"KEY": {Version: version, Deleted: deleted}}
 	}
+	moved := "[config: moved from Consul (one) to Consul (other): promote it again to have it from there, expected in Consul (one), fresh false]"
 	for name, c := range map[string]struct {
 		known   map[string]fold.Setting
 		present []settings.Item
 		want    string
 	}{
+		"said of another store":          {map[string]fold.Setting{"KEY": {Store: "Consul (one)", Version: 9}}, at(4, time.Hour), "[]"},
 		"as pinned":                      {nil, at(4, time.Hour), "[]"},
 		"as said since":                  {said(5, false), at(5, time.Hour), "[]"},
 		"a rollback's own":               {said(5, false), at(4, time.Hour), "[]"},
@@ -37,11 +39,18 @@ func TestKeyFindings(t *testing.T) {
 		"back, though it was to be gone": {said(7, true), at(8, time.Hour), "[config KEY: version 8, expected none, fresh false]"},
 	} {
 		var got []string
-		for _, f := range keyFindings(settings.Config, map[string]uint64{"KEY": 4}, c.known, c.present, now) {
+		for _, f := range keyFindings(settings.Config, map[string]uint64{"KEY": 4}, "", events.StoreEmbedded, c.known, c.present, now) {
 			got = append(got, fmt.Sprintf("%s: %s, expected %s, fresh %t", f.What, f.Found, f.Expected, f.Fresh))
 		}
 		if fmt.Sprint(got) != c.want {
 			t.Errorf("%s: %v, want %s", name, got, c.want)
+		}
+		got = nil
+		for _, f := range keyFindings(settings.Config, map[string]uint64{"KEY": 4}, "Consul (one)", "Consul (other)", c.known, c.present, now) {
+			got = append(got, fmt.Sprintf("%s: %s, expected %s, fresh %t", f.What, f.Found, f.Expected, f.Fresh))
+		}
+		if fmt.Sprint(got) != moved {
+			t.Errorf("%s, in another store: %v, want %s", name, got, moved)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"towpath.dev/pkg/engine"
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/fold"
+	"towpath.dev/pkg/pipeline"
 	"towpath.dev/pkg/registry"
 	"towpath.dev/pkg/settings"
 	"towpath.dev/services/promote/deploy"
@@ -189,7 +190,7 @@ func (e *engines) spec(ctx context.Context, v Version) (deploy.Spec, error) {
 		Repository: v.Slot.Repository, Digest: v.Slot.Digest,
 		Port: d.Service.Port, HealthPath: d.Service.Health.Path, HealthCommand: d.Service.Health.Command,
 		Replicas: env.Replicas, HealthTimeout: time.Duration(d.Service.HealthTimeout), Release: d.Release,
-		Config: resolved.Config, Secrets: resolved.Secrets,
+		Config: variables(resolved.Config), Secrets: resolved.Secrets,
 	}
 	if v.From != nil {
 		spec.Adopt = names(v.From)
@@ -201,11 +202,20 @@ func (e *engines) spec(ctx context.Context, v Version) (deploy.Spec, error) {
 	return spec, err
 }
 
+// variables are settings by the names that they have in a container.
+func variables(config map[string]string) map[string]string {
+	env := make(map[string]string, len(config))
+	for key, value := range config {
+		env[pipeline.Variable(key)] = value
+	}
+	return env
+}
+
 // resolve reads the settings that the slot is pinned to. A version that comes back by itself does so with
 // what can still be had: where its replicas run on, they have it all.
 func (e *engines) resolve(ctx context.Context, v Version) (settings.Resolved, error) {
 	resolved, err := e.settings.ResolveAt(ctx, v.Env, v.App, v.Slot.Pins)
-	if !errors.Is(err, settings.ErrNotSet) {
+	if !errors.Is(err, settings.ErrNotSet) && !errors.Is(err, settings.ErrInvalid) {
 		return resolved, err
 	}
 	if v.Slot.Kind != events.KindRollback {
@@ -213,9 +223,12 @@ func (e *engines) resolve(ctx context.Context, v Version) (settings.Resolved, er
 			What: "reading the settings", On: v.Run.Name() + " in " + string(v.Env), Why: err.Error(),
 		}}
 	}
-	left := events.Pins{Config: map[string]uint64{}, Secrets: map[string]uint64{}}
+	left := events.Pins{
+		Config: map[string]uint64{}, ConfigStore: v.Slot.Pins.ConfigStore,
+		Secrets: map[string]uint64{}, SecretStore: e.settings.Name(v.Env, settings.Secrets),
+	}
 	for key, version := range v.Slot.Pins.Config {
-		if _, err := e.settings.GetConfigAt(ctx, v.Env, v.App, key, version); err == nil {
+		if _, err := e.settings.GetConfigAt(ctx, v.Env, v.App, key, v.Slot.Pins.ConfigStore, version); err == nil {
 			left.Config[key] = version
 		}
 	}

@@ -137,19 +137,23 @@ func (s *Service) vacated(env events.Slug) bool {
 	return true
 }
 
-// settingsLeft reports whether any app has a setting in an environment.
+// settingsLeft reports whether any app has a setting in an environment that is the environment's own. What may only be
+// read is somebody else's, and stays.
 func (s *Service) settingsLeft(ctx context.Context, env events.Slug) (bool, error) {
 	for _, app := range s.everIn(env) {
-		config, err := s.settings.ListConfig(ctx, env, app)
-		if err != nil {
-			return false, err
-		}
-		secrets, err := s.settings.ListSecrets(ctx, env, app)
-		if err != nil {
-			return false, err
-		}
-		if slices.ContainsFunc(slices.Concat(config, secrets), func(item settings.Item) bool { return !item.Shared }) {
-			return true, nil
+		for kind, list := range map[settings.Kind]func(context.Context, events.Slug, events.Slug) ([]settings.Item, error){
+			settings.Config: s.settings.ListConfig, settings.Secrets: s.settings.ListSecrets,
+		} {
+			if s.settings.ReadOnly(env, kind) {
+				continue
+			}
+			items, err := list(ctx, env, app)
+			if err != nil {
+				return false, err
+			}
+			if slices.ContainsFunc(items, func(item settings.Item) bool { return !item.Shared }) {
+				return true, nil
+			}
 		}
 	}
 	return false, nil

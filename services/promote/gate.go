@@ -216,21 +216,25 @@ func (v view) faulty(c candidate) (events.Waiting, bool) {
 	return events.Waiting{Reason: c.gate.Fault, For: "an operator"}, c.gate.Fault != ""
 }
 
-// unset: declared settings have no value.
+// unset: declared settings have no value, or one that cannot be deployed.
 func (v view) unset(c candidate) (events.Waiting, bool) {
-	var keys, commands []string
+	var keys, reasons, commands []string
 	for _, m := range c.gate.Missing {
-		keys = append(keys, m.Key)
+		if m.Unfit == "" {
+			keys = append(keys, m.Key)
+		} else {
+			reasons = append(reasons, m.String())
+		}
 		commands = append(commands, m.Command)
 	}
-	verb := "has"
-	if len(keys) > 1 {
-		verb = "have"
+	switch len(keys) {
+	case 0:
+	case 1:
+		reasons = slices.Insert(reasons, 0, fmt.Sprintf("%s has no value in %s", keys[0], v.name))
+	default:
+		reasons = slices.Insert(reasons, 0, fmt.Sprintf("%s have no value in %s", strings.Join(keys, ", "), v.name))
 	}
-	return events.Waiting{
-		Reason: fmt.Sprintf("%s %s no value in %s", strings.Join(keys, ", "), verb, v.name),
-		For:    "an operator", Command: strings.Join(commands, " && "),
-	}, len(keys) > 0
+	return events.Waiting{Reason: strings.Join(reasons, "; "), For: "an operator", Command: strings.Join(commands, " && ")}, len(reasons) > 0
 }
 
 // older: a newer run has the traffic, and nobody asked for the older one since.

@@ -29,11 +29,11 @@ func (r *rules) Gate(ctx context.Context, at Place, run *fold.Run) (Gate, error)
 	}
 	env, _ := run.Definition.Environment(at.Env)
 	g := Gate{Approval: p.ApprovalRule(at.Env, env.Approvals), Since: r.since(run, env)}
-	resolved, missing, err := r.settings.Resolve(ctx, at.Env, run.Definition)
+	pins, missing, err := r.settings.Pin(ctx, at.Env, run.Definition)
 	if err != nil {
 		return Gate{}, fmt.Errorf("looking up the settings of %s in %s: %w", run.Name(), at.Env, err)
 	}
-	g.Missing, g.Pins = missing, resolved.Pins
+	g.Missing, g.Pins = missing, pins
 	return g, nil
 }
 
@@ -49,7 +49,9 @@ func (r *rules) since(run *fold.Run, env pipeline.Environment) uint64 {
 
 // Present implements Gates. A secret that is not set any more keeps the version that it was pinned to.
 func (r *rules) Present(ctx context.Context, at Place, pins events.Pins) (events.Pins, error) {
-	present := events.Pins{Config: pins.Config, Secrets: map[string]uint64{}}
+	present := events.Pins{
+		Config: pins.Config, ConfigStore: pins.ConfigStore, Secrets: map[string]uint64{}, SecretStore: r.settings.Name(at.Env, settings.Secrets),
+	}
 	if len(pins.Secrets) == 0 {
 		return present, nil
 	}

@@ -952,7 +952,7 @@ func (m *sim) people() {
 		m.missing[env] = !m.missing[env]
 		b := &events.SettingChanged{Key: "KEY", App: simApp, Environment: env, Version: m.followed}
 		b.ID = string(env) + "/hello/KEY"
-		m.story.Write(events.SettingSubject(1, b.Type(), simApp, env, "KEY", m.followed), "", b)
+		m.story.Write(events.SettingSubject(1, b.Type(), simApp, env, "KEY", "", m.followed), "", b)
 	case 15:
 		command(events.VerbDeny)
 	}
@@ -1012,7 +1012,7 @@ func (m *sim) clears() bool {
 	}
 	m.left[simMade] = false
 	b := &events.SettingChanged{About: events.About{ID: "demo/hello/KEY"}, Key: "KEY", App: simApp, Environment: simMade, Version: m.followed, Deleted: true}
-	m.story.Write(events.SettingSubject(1, b.Type(), simApp, simMade, "KEY", m.followed), "", b)
+	m.story.Write(events.SettingSubject(1, b.Type(), simApp, simMade, "KEY", "", m.followed), "", b)
 	m.sync()
 	return true
 }

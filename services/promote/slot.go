@@ -126,7 +126,7 @@ func (v view) restore() Step {
 	if target := v.target(c); target != nil {
 		v.carry(b, target)
 		pins := v.facts.Restore[target.N]
-		b.Pins = events.Pins{Config: target.Pins.Config, Secrets: pins.Secrets}
+		b.Pins = events.Pins{Config: target.Pins.Config, ConfigStore: target.Pins.ConfigStore, Secrets: pins.Secrets, SecretStore: pins.SecretStore}
 		if c.WithSecrets {
 			b.Pins = target.Pins
 		}

@@ -240,10 +240,10 @@ func (a *App) apply(r ledger.Record, policy string, known *definitions) (bool, e
 		}
 		return true, a.command(r, b)
 	case *events.SettingChanged:
-		a.applySetting(r.Seq, false, b.Environment, b.Key, Setting{Version: b.Version, Deleted: b.Deleted, Actor: b.Actor})
+		a.applySetting(r.Seq, false, b.Environment, b.Key, Setting{Store: b.Store, Version: b.Version, Deleted: b.Deleted, Actor: b.Actor})
 		return true, nil
 	case *events.SecretChanged:
-		a.applySetting(r.Seq, true, b.Environment, b.Key, Setting{Version: b.Version, Deleted: b.Deleted, Actor: b.Actor})
+		a.applySetting(r.Seq, true, b.Environment, b.Key, Setting{Store: b.Store, Version: b.Version, Deleted: b.Deleted, Actor: b.Actor})
 		return true, nil
 	case *events.DriftDetected:
 		a.detect(r, b.Drift)

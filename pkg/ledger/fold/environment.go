@@ -46,6 +46,7 @@ type Plan struct {
 
 // Setting is what the ledger says last of a key.
 type Setting struct {
+	Store   string // whose version it is, see events.SettingChanged
 	Version uint64
 	Deleted bool
 	Actor   string
@@ -65,6 +66,7 @@ type StaleSetting struct {
 	Kind    string // config or secret
 	Pinned  uint64
 	Present uint64 // 0: it is gone
+	From    string // the store that the pinned version is of, where the present one is of another
 }
 
 // Environments returns the environments that somebody made, those that are gone included, sorted by name.
@@ -191,20 +193,20 @@ func (e *Env) Carrier() *Slot {
 	}
 	live := e.Live()
 	if live != nil && live.Kind != events.KindRemove && live.Closing.Stands() && live.Digest == p.Digest && live.Like == p.Like &&
-		maps.Equal(live.Pins.Config, p.Pins.Config) && maps.Equal(live.Pins.Secrets, p.Pins.Secrets) {
+		live.Pins.Equal(p.Pins) {
 		return live
 	}
 	return nil
 }
 
-// applySetting keeps what the ledger says last of a key. Of two that say it at once the newer version counts.
+// applySetting keeps what the ledger says last of a key. Of two that say it at once of one store the newer version counts.
 func (a *App) applySetting(seq uint64, secret bool, env events.Slug, key string, s Setting) {
 	e := a.ownEnv(env)
 	of := &e.Config
 	if secret {
 		of = &e.Secrets
 	}
-	if known, ok := (*of)[key]; ok && !known.Deleted && known.Version > s.Version {
+	if known, ok := (*of)[key]; ok && !known.Deleted && known.Store == s.Store && known.Version > s.Version {
 		return
 	}
 	s.Seq = seq
@@ -221,21 +223,28 @@ func (a *App) applySetting(seq uint64, secret bool, env events.Slug, key string,
 func (e *Env) Stale(s *Slot) []StaleSetting {
 	var all []StaleSetting
 	brought := s.Kind == events.KindRestore || s.Kind == events.KindRollback // with settings of that time
-	compare := func(kind string, pins map[string]uint64, known map[string]Setting) {
+	compare := func(kind, store string, pins map[string]uint64, known map[string]Setting) {
 		for key, pinned := range pins {
 			now, ok := known[key]
-			if !ok || brought && now.Seq < s.TakenSeq || now.Version < pinned || now.Version == pinned && !now.Deleted {
+			same := events.SameStore(store, now.Store)
+			switch {
+			case !ok, brought && now.Seq < s.TakenSeq, same && (now.Version < pinned || now.Version == pinned && !now.Deleted):
+				continue
+			case !same && now.Seq < s.TakenSeq: // of the store that was left before
 				continue
 			}
 			one := StaleSetting{Kind: kind, Key: key, Pinned: pinned, Present: now.Version}
+			if !same {
+				one.From = store
+			}
 			if now.Deleted {
 				one.Present = 0
 			}
 			all = append(all, one)
 		}
 	}
-	compare("config", s.Pins.Config, e.Config)
-	compare("secret", s.Pins.Secrets, e.Secrets)
+	compare("config", s.Pins.ConfigStore, s.Pins.Config, e.Config)
+	compare("secret", s.Pins.SecretStore, s.Pins.Secrets, e.Secrets)
 	slices.SortFunc(all, func(a, b StaleSetting) int { return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Key, b.Key)) })
 	return all
 }

@@ -97,10 +97,14 @@ func (p *Provider) appToken(ctx context.Context, h settings.Holder, rules string
 	switch {
 	case noACLs(err):
 		return "", nil
-	case err == nil && strings.HasPrefix(secret, "<"): // shown to whoever may only read ACLs
+	case err != nil:
+		return "", err
+	}
+	p.granted.Store([2]events.Slug{h.Env, h.App}, true)
+	if strings.HasPrefix(secret, "<") { // shown to whoever may only read ACLs
 		return "", p.away(doing, "it does not show the token that was made", "give promote's token the right acl = \"write\"", errors.New("hidden"))
 	}
-	return secret, err
+	return secret, nil
 }
 
 func (p *Provider) ensurePolicy(ctx context.Context, name, rules string) error {
@@ -130,7 +134,8 @@ func (p *Provider) ensureToken(ctx context.Context, accessor, policy string) (*a
 	return token, err
 }
 
-// Revoke implements settings.Access. Whoever may not list tokens has never granted any.
+// Revoke implements settings.Access. Where this process has made no tokens for the app, it is fine that it may not list
+// any: it needs no such right then.
 func (p *Provider) Revoke(ctx context.Context, install string, env, app events.Slug, keep func(slot int) bool) error {
 	prefix := policyPrefix(install, env, app)
 	gone := func(policy string) bool {
@@ -164,7 +169,8 @@ func (p *Provider) Revoke(ctx context.Context, install string, env, app events.S
 		}
 		return nil
 	})
-	if noACLs(err) || status(err, http.StatusForbidden) {
+	_, granted := p.granted.Load([2]events.Slug{env, app})
+	if noACLs(err) || status(err, http.StatusForbidden) && !granted {
 		return nil
 	}
 	return err

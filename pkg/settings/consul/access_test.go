@@ -3,6 +3,7 @@ package consul_test
 import (
 	"errors"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -93,6 +94,19 @@ func TestAccessWithoutRights(t *testing.T) {
 	if err := p.Revoke(t.Context(), holder.Install, "qa", "hello", func(int) bool { return false }); err != nil {
 		t.Errorf("who may grant nothing has nothing to take away: %v", err)
 	}
+	granting := consultest.TokenFile(t, consultest.Master)
+	p = provider(t, policy.Consul{Address: agent.URL, TokenFile: granting})
+	granted(t, p, holder)
+	weak, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(granting, weak, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	unavailable(t, "what was granted before the right was lost", func() error {
+		return p.Revoke(t.Context(), holder.Install, "qa", "hello", func(int) bool { return false })
+	}, "taking ACL tokens of hello away", "it refuses the token in "+granting)
 }
 
 func TestAccessWithoutACLs(t *testing.T) {

@@ -44,16 +44,19 @@ const (
 	retryBound  = time.Second            // this has not passed since the first
 )
 
-// NewClient returns the client of a service. Token and CA are read from their files for each request and connection, so
+// NewClient returns the client of a service. Token and certificates are read from their files for each request and connection, so
 // that they can be replaced in place. It does no IO.
 func NewClient(cfg policy.Consul, env events.Slug, service string) (*Client, error) {
+	for _, file := range []*string{&cfg.Cert, &cfg.Key} {
+		*file = strings.ReplaceAll(*file, policy.ServicePlaceholder, service)
+	}
 	c := &Client{
 		cfg: cfg, service: service, store: fmt.Sprintf("Consul of %s (%s)", env, cfg.Address),
 		token: strings.ReplaceAll(cfg.TokenFile, policy.ServicePlaceholder, service),
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.Proxy = nil
-	if cfg.CA != "" {
+	if cfg.CA != "" || cfg.Cert != "" {
 		transport.DialTLSContext = c.dialTLS
 	}
 	var err error
@@ -94,15 +97,25 @@ func (e *fileError) Error() string { return e.err.Error() }
 func (e *fileError) Unwrap() error { return e.err }
 
 func (c *Client) dialTLS(ctx context.Context, network, address string) (net.Conn, error) {
-	text, err := os.ReadFile(c.cfg.CA)
-	if err != nil {
-		return nil, &fileError{err}
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.cfg.CA != "" {
+		text, err := os.ReadFile(c.cfg.CA)
+		if err != nil {
+			return nil, &fileError{err}
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(text) {
+			return nil, &fileError{fmt.Errorf("%s holds no PEM certificate", c.cfg.CA)}
+		}
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, &fileError{fmt.Errorf("%s holds no PEM certificate", c.cfg.CA)}
+	if c.cfg.Cert != "" {
+		own, err := tls.LoadX509KeyPair(c.cfg.Cert, c.cfg.Key)
+		if err != nil {
+			return nil, &fileError{fmt.Errorf("cert %s and key %s: %w", c.cfg.Cert, c.cfg.Key, err)}
+		}
+		config.Certificates = []tls.Certificate{own}
 	}
-	dialer := tls.Dialer{Config: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}
+	dialer := tls.Dialer{Config: config}
 	return dialer.DialContext(ctx, network, address)
 }
 
@@ -183,6 +196,8 @@ func (c *Client) explain(what string, err error) error {
 		return c.away(what, file.Error(), "make it a file that this service may read; it is read for each request", err)
 	case untrusted(err):
 		return c.away(what, "its certificate is not trusted: "+cause(err), "name a file with who signed it as ca of that Consul in platform.yaml", err)
+	case settings.WantsCertificate(err):
+		return c.away(what, "it does not take what this service shows of itself: "+cause(err), "name a client certificate that it takes as cert and key of that Consul in platform.yaml", err)
 	case errors.As(err, &dial):
 		return c.away(what, "it is not reached: "+dial.Error(), doStart, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -24,13 +25,28 @@ import (
 
 // Provider keeps configuration in one environment's Consul. A version is the ModifyIndex of the key, its own or, where
 // an app has none of its own, that of the shared level.
-type Provider struct{ *Client }
+type Provider struct {
+	*Client
+	granted sync.Map // environments and apps that tokens were made for: true by [2]events.Slug
+}
 
 // New returns the provider as a service uses it. It does no IO.
 func New(cfg policy.Consul, env events.Slug, service string) (*Provider, error) {
 	client, err := NewClient(cfg, env, service)
-	return &Provider{client}, err
+	return &Provider{Client: client}, err
 }
+
+// Name implements settings.Provider with the address and where keys are: another layout has other versions.
+func (p *Provider) Name() string {
+	where := p.cfg.Path
+	if p.cfg.Shared != "" {
+		where += " over " + p.cfg.Shared
+	}
+	return fmt.Sprintf("Consul (%s, %s)", settings.Public(p.cfg.Address), where)
+}
+
+// ReadOnly implements settings.Provider.
+func (p *Provider) ReadOnly() bool { return p.cfg.ReadOnly }
 
 // layout is where keys are: one is prefix, name, suffix.
 type layout struct{ prefix, suffix string }
@@ -122,6 +138,9 @@ func (p *Provider) GetAt(ctx context.Context, at settings.Place, version uint64)
 func (p *Provider) Set(ctx context.Context, at settings.Place, value string, expected *uint64) (uint64, error) {
 	if p.cfg.ReadOnly {
 		return 0, p.readOnly()
+	}
+	if err := at.CheckValue(value); err != nil {
+		return 0, err
 	}
 	for {
 		f, err := p.find(ctx, at)
@@ -221,7 +240,7 @@ func refusal(answer *api.KVTxnResponse) error {
 }
 
 // List implements settings.Provider. When a key was set is not known to Consul. A value that no setting can have is
-// listed as what it is; Get says what is the matter with it.
+// listed as what it is, and as unfit; Get says the same as an error.
 func (p *Provider) List(ctx context.Context, env, app events.Slug) ([]settings.Item, error) {
 	items := map[string]settings.Item{}
 	for i, l := range p.layouts(env, app) {
@@ -238,11 +257,14 @@ func (p *Provider) List(ctx context.Context, env, app events.Slug) ([]settings.I
 			if _, own := items[key]; key == "" || own {
 				continue
 			}
-			value := string(pair.Value)
-			if !utf8.ValidString(value) {
-				value = fmt.Sprintf("(%d bytes that are not UTF-8)", len(value))
+			item := settings.Item{Key: key, Value: string(pair.Value), Version: pair.ModifyIndex, Shared: i > 0}
+			if err := (settings.Place{Kind: settings.Config, Env: env, App: app, Key: key}).CheckValue(item.Value); err != nil {
+				item.Unfit = fmt.Sprintf("%s: %s: %v", p.store, pair.Key, err)
 			}
-			items[key] = settings.Item{Key: key, Value: value, Version: pair.ModifyIndex, Shared: i > 0}
+			if !utf8.ValidString(item.Value) {
+				item.Value = fmt.Sprintf("(%d bytes that are not UTF-8)", len(item.Value))
+			}
+			items[key] = item
 		}
 	}
 	all := make([]settings.Item, 0, len(items))

@@ -85,7 +85,7 @@ func TestAdoptedTree(t *testing.T) {
 		}
 		said = append(said, one)
 	}
-	want := "BINARY=(2 bytes that are not UTF-8); GREETING=own; LOG_LEVEL=info (shared); LONG=" + strings.Repeat("x", 40)
+	want := "BINARY=(2 bytes that are not UTF-8); GREETING=own; LOG_LEVEL=info (shared); LONG=" + strings.Repeat("x", 40) + "; server.port=8080"
 	if got := strings.Join(said, "; "); got != want {
 		t.Errorf("listed %s\nwant   %s", got, want)
 	}

@@ -18,6 +18,9 @@ func Rules(cfg policy.Consul, env events.Slug, discover bool) string {
 	if cfg.CA != "" {
 		say("export CONSUL_CACERT=%s", cfg.CA)
 	}
+	if cfg.Cert != "" {
+		say("# It asks for a client certificate: set CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY to yours.")
+	}
 	if cfg.TokenFile == "" {
 		say("# Towpath is anonymous there: tokenFile is not given. These rules go to the anonymous token, and do not tell services apart.")
 	}

@@ -69,3 +69,23 @@ func TestTheServersCertificateIsChecked(t *testing.T) {
 		t.Errorf("the app reads %v (%v)", pair, err)
 	}
 }
+
+// Where Consul asks who connects, a service shows the certificate that platform.yaml names, read anew each time.
+func TestClientCertificate(t *testing.T) {
+	folder := t.TempDir()
+	cert, key := settingstest.Certificate(t, folder, "server")
+	own, ownKey := settingstest.Certificate(t, folder, "promote")
+	other, otherKey := settingstest.Certificate(t, folder, "other")
+	agent := consultest.StartTLS(t, cert, key, own, ownKey)
+	p := provider(t, policy.Consul{Address: agent.URL, CA: cert, Cert: filepath.Join(folder, "{service}.pem"), Key: filepath.Join(folder, "{service}.key")})
+	if _, err := p.Set(t.Context(), greeting, "hello", nil); err != nil {
+		t.Fatal(err)
+	}
+	if value, _ := get(t, p, greeting); value != "hello" {
+		t.Errorf("it reads %q", value)
+	}
+	const mend = "as cert and key of that Consul in platform.yaml"
+	all(t, provider(t, policy.Consul{Address: agent.URL, CA: cert}), "it does not take what this service shows of itself", mend)
+	all(t, provider(t, policy.Consul{Address: agent.URL, CA: cert, Cert: other, Key: otherKey}), "it does not take what this service shows of itself", mend)
+	all(t, provider(t, policy.Consul{Address: agent.URL, CA: cert, Cert: own, Key: otherKey}), "private key does not match public key", "may read")
+}

@@ -29,9 +29,12 @@ func Run(t *testing.T, kind settings.Kind, provider, other settings.Provider) {
 		{"deletion", s.deletion},
 		{"deletion beside others", s.beside},
 		{"many keys", s.many},
+		{"keys with dots and hyphens", s.dotted},
 		{"listing", s.listing},
 		{"apps and environments are apart", s.apart},
 		{"values as they were", s.values},
+		{"values that cannot be", s.limits},
+		{"many large values", s.together},
 		{"watching", s.watching},
 		{"an ended context", s.ended},
 	} {
@@ -228,6 +231,34 @@ func (s suite) beside(t *testing.T, at settings.Place) {
 	}
 }
 
+// dotted are keys as Spring's users have them, of which one begins like another.
+func (s suite) dotted(t *testing.T, at settings.Place) {
+	versions := map[string]uint64{}
+	for _, key := range []string{"spring", "spring.datasource", "spring.datasource.url", "spring.jpa.open-in-view", "server.port", "SERVER_PORT"} {
+		at.Key = key
+		first := s.set(t, at, "before of "+key)
+		versions[key] = s.set(t, at, "value of "+key)
+		s.holds(t, at, "value of "+key, versions[key])
+		if value, err := s.other.GetAt(t.Context(), at, first); err != nil || value != "before of "+key {
+			t.Errorf("version %d of %s is %q (%v)", first, key, value, err)
+		}
+	}
+	at.Key = "spring.datasource"
+	if _, _, err := s.provider.Delete(t.Context(), at); err != nil {
+		t.Fatal(err)
+	}
+	delete(versions, at.Key)
+	items, err := s.other.List(t.Context(), at.Env, at.App)
+	if err != nil || len(items) != len(versions) {
+		t.Errorf("listed %v (%v), want %v", items, err, versions)
+	}
+	for _, item := range items {
+		if item.Version != versions[item.Key] {
+			t.Errorf("%s has version %d, want %d", item.Key, item.Version, versions[item.Key])
+		}
+	}
+}
+
 // many sets one key among many: that is a change of no other.
 func (s suite) many(t *testing.T, at settings.Place) {
 	versions := map[string]uint64{}
@@ -303,6 +334,50 @@ func (s suite) values(t *testing.T, at settings.Place) {
 		s.holds(t, at, value, version)
 		if got, err := s.other.GetAt(t.Context(), at, version); err != nil || got != value {
 			t.Errorf("version %d has %d bytes (%v), want %d", version, len(got), err, len(value))
+		}
+	}
+}
+
+// limits: what no app can be handed is refused by every provider alike, and leaves nothing behind.
+func (s suite) limits(t *testing.T, at settings.Place) {
+	values := map[string]string{strings.Repeat("x", settings.MaxValue+1): "the value has 65537 bytes, allowed are 65536"}
+	if s.kind == settings.Config {
+		values["\xff\xfe"] = "configuration must be UTF-8 without zero bytes; keep it as a secret, which is a file"
+		values["a\x00b"] = values["\xff\xfe"]
+	}
+	for value, why := range values {
+		version, err := s.provider.Set(t.Context(), at, value, nil)
+		if !errors.Is(err, settings.ErrInvalid) || version != 0 || !strings.Contains(err.Error(), why) || !strings.Contains(err.Error(), at.String()) {
+			t.Errorf("%d bytes: version %d, %v, want %q", len(value), version, err, why)
+		}
+		if _, _, err := s.other.Get(t.Context(), at); !errors.Is(err, settings.ErrNotSet) {
+			t.Errorf("%d bytes that were refused: %v", len(value), err)
+		}
+	}
+}
+
+// together are large values of one app: each is kept, or refused as too much with what to do, and no other is lost.
+func (s suite) together(t *testing.T, at settings.Place) {
+	kept := map[string]uint64{}
+	for i := range 20 {
+		at.Key = fmt.Sprintf("LARGE_%02d", i)
+		version, err := s.provider.Set(t.Context(), at, strings.Repeat(string(rune('a'+i)), settings.MaxValue), nil)
+		switch {
+		case err == nil:
+			kept[at.Key] = version
+		case !errors.Is(err, settings.ErrInvalid) || !strings.Contains(err.Error(), "too large"):
+			t.Fatalf("%s, after %d others: %v", at.Key, len(kept), err)
+		}
+	}
+	if len(kept) < 10 {
+		t.Errorf("%d values of %d bytes are kept", len(kept), settings.MaxValue)
+	}
+	for i := range 20 {
+		at.Key = fmt.Sprintf("LARGE_%02d", i)
+		if version, is := kept[at.Key]; is {
+			s.holds(t, at, strings.Repeat(string(rune('a'+i)), settings.MaxValue), version)
+		} else if _, _, err := s.other.Get(t.Context(), at); !errors.Is(err, settings.ErrNotSet) {
+			t.Errorf("%s, which was refused: %v", at.Key, err)
 		}
 	}
 }

@@ -71,6 +71,15 @@ func (s *session) client() (*api.Client, error) {
 			return nil, s.unavailable("connecting", err.Error(), "put the certificate there of who signed the server's", err)
 		}
 	}
+	if s.cfg.Cert != "" { // read for each connection, so that it can be replaced in place
+		transport.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			own, err := tls.LoadX509KeyPair(s.cfg.Cert, s.cfg.Key)
+			if err != nil {
+				return nil, &ownError{fmt.Errorf("cert %s and key %s: %w", s.cfg.Cert, s.cfg.Key, err)}
+			}
+			return &own, nil
+		}
+	}
 	conn, err := api.NewClient(&api.Config{
 		Address: s.cfg.Address, Timeout: answerBound,
 		HttpClient: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
@@ -87,6 +96,13 @@ func (s *session) client() (*api.Client, error) {
 	s.conn = conn
 	return conn, nil
 }
+
+// ownError says that the service's own certificate cannot be read.
+type ownError struct{ err error }
+
+func (e *ownError) Error() string { return e.err.Error() }
+
+func (e *ownError) Unwrap() error { return e.err }
 
 // send asks Vault once.
 func (s *session) send(ctx context.Context, r request) (answer, error) {
@@ -156,6 +172,7 @@ func (s *session) fault(r request, err error) error {
 		said      *api.ResponseError
 		untrusted x509.UnknownAuthorityError
 		cert      *tls.CertificateVerificationError
+		own       *ownError
 	)
 	why, do := fmt.Sprintf("it is not reached: %v", plain(err)), "start it, or correct the address in platform.yaml; this goes on by itself once it answers"
 	switch {
@@ -165,12 +182,19 @@ func (s *session) fault(r request, err error) error {
 		why = "it did not answer in time"
 	case errors.As(err, &untrusted), errors.As(err, &cert):
 		why, do = fmt.Sprintf("its certificate is not trusted: %v", plain(err)), "correct ca in platform.yaml: the PEM file of who signed the server's certificate"
+	case errors.As(err, &own):
+		why, do = own.Error(), "make them files that this service may read; they are read for each connection"
+	case settings.WantsCertificate(err):
+		why, do = fmt.Sprintf("it does not take what this service shows of itself: %v", plain(err)), "name a client certificate that it takes as cert and key of that Vault in platform.yaml"
 	case errors.As(err, &said):
 		text := strings.Join(strings.Fields(strings.Join(said.Errors, "; ")), " ")
 		switch {
 		case said.StatusCode == http.StatusForbidden:
 			return s.unavailable(r.what(), fmt.Sprintf("%s is not allowed to (403 %s)", s.service, text),
 				fmt.Sprintf("give its role the policy that `towpath settings rules %s` prints", s.env), errDenied)
+		case strings.Contains(text, "value being too large"), said.StatusCode == http.StatusRequestEntityTooLarge:
+			return fmt.Errorf("%s: %s: %w: it is too large for Vault, which takes 1 MiB of a path with all its fields: shorten it, or let path in platform.yaml end in {key}, so that each secret has a path of its own (%s)",
+				s.name, r.what(), settings.ErrInvalid, text)
 		case said.StatusCode == http.StatusServiceUnavailable && strings.Contains(text, "sealed"):
 			why, do = "it is sealed", "unseal it (vault operator unseal); this goes on by itself then"
 		case said.StatusCode >= 500 || said.StatusCode == http.StatusTooManyRequests || said.StatusCode >= 470:

@@ -65,7 +65,7 @@ func (p *Provider) listPaths(ctx context.Context, env, app events.Slug) ([]setti
 			name, _ = strings.CutSuffix(name, "/")
 		}
 		key, ok := strings.CutPrefix(name, before)
-		if key, end := strings.CutSuffix(key, after); ok && end && pipeline.CheckKey(key) == nil {
+		if key, end := strings.CutSuffix(key, after); ok && end && pipeline.CheckSecret(key) == nil {
 			keys = append(keys, key)
 		}
 	}

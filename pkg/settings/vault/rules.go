@@ -49,6 +49,9 @@ func Rules(cfg policy.Vault, env events.Slug, discover bool) (string, error) {
 	if cfg.Namespace != "" {
 		say("export VAULT_NAMESPACE=%s", cfg.Namespace)
 	}
+	if cfg.Cert != "" {
+		say("# It asks for a client certificate: set VAULT_CLIENT_CERT and VAULT_CLIENT_KEY to yours.")
+	}
 	if cfg.TokenFile == "" {
 		say("vault read sys/auth/%[1]s >/dev/null 2>&1 || vault auth enable -path=%[1]s approle", cfg.AppRole)
 	}
@@ -70,7 +73,7 @@ func Rules(cfg policy.Vault, env events.Slug, discover bool) (string, error) {
 	}
 	if discover {
 		name := appRoleName(env)
-		say("\n# Apps that find their secrets themselves (discover: true). promote makes each a token that knows the app's name.")
+		say("\n# Apps that find their secrets themselves (discover: true). promote makes each a token that knows the app's name. For that it\n# may look up and end any token whose accessor it knows, in all of this Vault or namespace: no policy can say less.")
 		say("accessor=$(vault read -field=accessor sys/auth/token)")
 		say("vault policy write %s - <<RULES\n%sRULES", name, appPolicy(cfg, env, "$accessor"))
 		say("vault write auth/token/roles/%[1]s allowed_policies=%[1]s allowed_entity_aliases='*' orphan=true renewable=true token_period=%[2]s", name, appPeriod)

@@ -63,7 +63,7 @@ const (
 )
 
 func newSession(cfg policy.Vault, env events.Slug, service string, logger *slog.Logger) *session {
-	for _, file := range []*string{&cfg.RoleIDFile, &cfg.SecretIDFile, &cfg.TokenFile} {
+	for _, file := range []*string{&cfg.RoleIDFile, &cfg.SecretIDFile, &cfg.TokenFile, &cfg.Cert, &cfg.Key} {
 		*file = strings.ReplaceAll(*file, policy.ServicePlaceholder, service)
 	}
 	cfg.AppRole = cmp.Or(cfg.AppRole, "approle")

@@ -340,3 +340,37 @@ func TestTheServersCertificateIsChecked(t *testing.T) {
 	_, _, err = st.provider(t, cfg, "qa", "root").Get(t.Context(), at)
 	unavailable(t, err, "nothing is mounted there")
 }
+
+// Where Vault asks who connects, a service shows the certificate that platform.yaml names.
+func TestClientCertificate(t *testing.T) {
+	folder := t.TempDir()
+	cert, key := settingstest.Certificate(t, folder, "server")
+	own, ownKey := settingstest.Certificate(t, folder, "promote")
+	other, otherKey := settingstest.Certificate(t, folder, "other")
+	s := vaulttest.Start(t, vaulttest.Options{Cert: cert, Key: key, CA: cert, ClientCert: own, ClientKey: ownKey})
+	if err := s.Mount(t.Context(), "kv"); err != nil {
+		t.Fatal(err)
+	}
+	token := filepath.Join(folder, "token")
+	write(t, token, s.Root)
+	at := place("qa", "hello", "PASSWORD")
+	st := &store{Server: s, log: &record{}}
+	named := policy.Vault{
+		Address: s.Address, Mount: "kv", Path: pathPerKey, TokenFile: token, CA: cert,
+		Cert: filepath.Join(folder, "{service}.pem"), Key: filepath.Join(folder, "{service}.key"),
+	}
+	if _, err := st.provider(t, named, "qa", "promote").Set(t.Context(), at, "x", nil); err != nil {
+		t.Error(err)
+	}
+	for _, c := range []struct{ cert, key, why, do string }{
+		{"", "", "it does not take what this service shows of itself", "as cert and key of that Vault in platform.yaml"},
+		{other, otherKey, "it does not take what this service shows of itself", "as cert and key of that Vault in platform.yaml"},
+		{own, otherKey, "private key does not match public key", "may read"},
+		{filepath.Join(folder, "missing.pem"), ownKey, "missing.pem", "may read"},
+	} {
+		cfg := named
+		cfg.Cert, cfg.Key = c.cert, c.key
+		_, _, err := st.provider(t, cfg, "qa", "promote").Get(t.Context(), at)
+		unavailable(t, err, c.why, c.do)
+	}
+}

@@ -39,7 +39,7 @@ func (t table) of(key string, current uint64) uint64 {
 func (s state) after(version uint64, key string) table {
 	t := table{at: version, since: map[string]uint64{key: version}, gone: s.versions.gone}
 	for field := range s.fields {
-		if field != key && pipeline.CheckKey(field) == nil {
+		if field != key && pipeline.CheckSecret(field) == nil {
 			t.since[field] = s.versions.of(field, s.current)
 		}
 	}

@@ -62,6 +62,19 @@ func New(cfg policy.Vault, env events.Slug, service string, logger *slog.Logger)
 	return &Provider{readOnly: cfg.ReadOnly, layout: newLayout(cfg.Path), kv: kv{mount: cfg.Mount, session: s}, session: s}, nil
 }
 
+// Name implements settings.Provider with the address and where secrets are.
+func (p *Provider) Name() string {
+	cfg := p.session.cfg
+	where := cfg.Mount + "/" + p.layout.template
+	if cfg.Namespace != "" {
+		where = "namespace " + cfg.Namespace + ", " + where
+	}
+	return fmt.Sprintf("Vault (%s, %s)", settings.Public(cfg.Address), where)
+}
+
+// ReadOnly implements settings.Provider.
+func (p *Provider) ReadOnly() bool { return p.readOnly }
+
 // Run keeps the provider logged in until ctx is done, and revokes its token then. Without it each call still logs in
 // where it must, but tokens are not renewed, and the wrapped secret id for the next start can expire.
 func (p *Provider) Run(ctx context.Context) { p.session.run(ctx) }
@@ -105,6 +118,9 @@ func (p *Provider) GetAt(ctx context.Context, at settings.Place, version uint64)
 func (p *Provider) Set(ctx context.Context, at settings.Place, value string, expected *uint64) (uint64, error) {
 	if p.readOnly {
 		return 0, fmt.Errorf("%s: %w: platform.yaml says readOnly", p.session.name, settings.ErrReadOnly)
+	}
+	if err := at.CheckValue(value); err != nil {
+		return 0, err
 	}
 	path, field := p.layout.locate(at)
 	for {
@@ -195,7 +211,7 @@ func (p *Provider) List(ctx context.Context, env, app events.Slug) ([]settings.I
 	}
 	items := []settings.Item{}
 	for _, field := range slices.Sorted(maps.Keys(s.fields)) {
-		if pipeline.CheckKey(field) != nil {
+		if pipeline.CheckSecret(field) != nil {
 			continue
 		}
 		item := settings.Item{Key: field, Version: p.version(s, field)}

@@ -41,6 +41,7 @@ type SettingChange struct {
 	Was     uint64 `json:"was,omitempty"`     // version; 0: it was not used
 	Is      uint64 `json:"is,omitempty"`      // version; 0: it is not used any more
 	Missing bool   `json:"missing,omitempty"` // it has no value now: the attempt will wait for one
+	From    string `json:"from,omitempty"`    // the store that Was is a version of, where Is is of another: they cannot be compared
 	// WasValue and IsValue are of configuration that a rollback changes, where they are still known.
 	WasValue *string `json:"wasValue,omitempty"`
 	IsValue  *string `json:"isValue,omitempty"`

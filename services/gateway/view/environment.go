@@ -176,6 +176,7 @@ type Stale struct {
 	Kind    string `json:"kind"` // config or secret
 	Pinned  uint64 `json:"pinned"`
 	Present uint64 `json:"present,omitempty"` // 0: it is gone
+	From    string `json:"from,omitempty"`    // the store that Pinned is a version of, where Present is of another
 }
 
 // Drift is something that was changed behind Towpath's back.
@@ -191,6 +192,9 @@ func (s Stale) String() string {
 	now := fmt.Sprintf("version %d", s.Present)
 	if s.Present == 0 {
 		now = "gone"
+	}
+	if s.From != "" {
+		return fmt.Sprintf("stale: %s %s is %s now, moved from %s, and was verified with version %d of that", s.Kind, s.Key, now, s.From, s.Pinned)
 	}
 	return fmt.Sprintf("stale: %s %s is %s now, and was verified with version %d", s.Kind, s.Key, now, s.Pinned)
 }

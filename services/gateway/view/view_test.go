@@ -203,7 +203,7 @@ func TestChangedSinceItWasVerified(t *testing.T) {
 	about := events.About{ID: "hello/dev/1"}
 	taken := &events.SlotTaken{
 		About: about, Slot: 1, Run: 1, Attempt: 1, Digest: foldtest.Digest("run1"), Kind: events.KindDeploy, Environment: "dev",
-		Pins: events.Pins{Config: map[string]uint64{"KEY": 4}, Secrets: map[string]uint64{"WORD": 2}},
+		Pins: events.Pins{Config: map[string]uint64{"KEY": 4}, ConfigStore: events.StoreEmbedded, Secrets: map[string]uint64{"WORD": 2}},
 	}
 	l.Write(events.SlotSubject(1, taken.Type(), "hello", "dev", 1), "", taken)
 	decided := &events.SlotDecided{About: about, Slot: 1, Decision: events.Live, Environment: "dev"}
@@ -220,15 +220,22 @@ func TestChangedSinceItWasVerified(t *testing.T) {
 		t.Errorf("as it was verified: %s", got)
 	}
 	set := &events.SettingChanged{About: events.About{ID: "dev/hello/KEY"}, Key: "KEY", App: "hello", Environment: "dev", Version: 6, Actor: "bob"}
-	l.Write(events.SettingSubject(1, set.Type(), "hello", "dev", "KEY", 6), "", set)
+	l.Write(events.SettingSubject(1, set.Type(), "hello", "dev", "KEY", "", 6), "", set)
 	word := &events.SecretChanged{About: events.About{ID: "dev/hello/WORD"}, Key: "WORD", App: "hello", Environment: "dev", Version: 3, Deleted: true, Actor: "bob"}
-	l.Write(events.SettingSubject(1, word.Type(), "hello", "dev", "WORD", 3), "", word)
+	l.Write(events.SettingSubject(1, word.Type(), "hello", "dev", "WORD", "", 3), "", word)
 	drift := &events.DriftDetected{About: events.About{ID: "hello/dev/x"}, Drift: events.Drift{App: "hello", Environment: "dev", Slot: 1, What: "container x", Expected: "running", Found: "gone"}}
 	l.Write(events.DriftSubject(1, drift.Type(), "hello", "dev", 1), "", drift)
 	want := "drift: container x: gone, expected running|stale: config KEY is version 6 now, and was verified with version 4\n" +
 		"stale: secret WORD is gone now, and was verified with version 2|towpath replay hello/1 verify --env dev"
 	if got := says(1); got != want {
 		t.Errorf("changed since: %s", got)
+	}
+	moved := *set
+	moved.Store, moved.Version = "Consul (x)", 2
+	l.Write(events.SettingSubject(1, moved.Type(), "hello", "dev", "KEY", moved.Store, 2), "", &moved)
+	want = strings.Replace(want, "is version 6 now, and was verified with version 4", "is version 2 now, moved from embedded, and was verified with version 4 of that", 1)
+	if got := says(1); got != want {
+		t.Errorf("set in another store: %s, want %s", got, want)
 	}
 	l.Push(foldtest.Definition(text), l.Policy(2, "{}"))
 	if got := says(2); got != "||" {

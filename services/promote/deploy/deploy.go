@@ -185,7 +185,7 @@ func (s Spec) Validate() error {
 		fault(!keyForm.MatchString(key), "config key %q must be letters, digits and _", key)
 	}
 	for key := range s.Secrets {
-		fault(!keyForm.MatchString(key), "secret key %q must be letters, digits and _", key)
+		fault(!fileForm.MatchString(key), "secret key %q must be letters, digits, _, - and inner dots", key)
 	}
 	for key := range s.Env {
 		fault(!keyForm.MatchString(key), "variable %q must be letters, digits and _", key)

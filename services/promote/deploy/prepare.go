@@ -12,6 +12,7 @@ import (
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/engine"
+	"towpath.dev/pkg/pipeline"
 	"towpath.dev/pkg/settings"
 )
 
@@ -134,7 +135,7 @@ func (d *Deployer) container(st *stage, role, name, network string) engine.Conta
 	maps.Copy(env, s.Env)
 	maps.Copy(env, s.Config)
 	for key := range s.Secrets {
-		env[key+"_FILE"] = secretsTarget + "/" + key
+		env[pipeline.Variable(key)+pipeline.FileSuffix] = secretsTarget + "/" + key
 	}
 	return engine.Container{
 		Name: name, Image: st.image.ID, Env: env, Labels: d.labels(s, role),

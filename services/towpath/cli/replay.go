@@ -172,6 +172,12 @@ func settingChange(s view.SettingChange) string {
 	switch {
 	case s.Missing:
 		return name + " has no value: it will wait for one"
+	case s.From != "":
+		values := ""
+		if s.WasValue != nil && s.IsValue != nil {
+			values = fmt.Sprintf("%s, was %s: ", screen.Line(*s.IsValue), screen.Line(*s.WasValue))
+		}
+		return fmt.Sprintf("%s: %sversion %d, moved from %s (version %d there)", name, values, s.Is, s.From, s.Was)
 	case s.WasValue != nil && s.IsValue != nil:
 		return fmt.Sprintf("%s: %s, was %s (version %d, was %d)", name, screen.Line(*s.IsValue), screen.Line(*s.WasValue), s.Is, s.Was)
 	case s.IsValue != nil:

@@ -44,7 +44,12 @@ func (p *program) settingsRulesCommand() *cobra.Command {
 		Use: "rules ENV", Short: "Print what Consul and Vault must let each service do, ready to paste",
 		Long: `Print the shell commands that give each service, in the Consul and Vault which platform.yaml names for
 an environment, what it needs there and nothing in any other environment: ACL rules, policies, AppRole
-roles, and the files that they log in with. An administrator of both runs them. Nothing is contacted.`,
+roles, and the files that they log in with. An administrator of both runs them. Nothing is contacted.
+
+--discover gives promote more than its own environment, because Consul and Vault cannot say less: in
+Consul acl = "write", which can make a token for anything there, and in Vault to look up and to end
+any token whose accessor it knows. Give such an environment a Consul and a Vault (or a namespace of
+Vault) of its own.`,
 		Example: examples("towpath settings rules prod", "towpath settings rules prod --discover | less"),
 		Args:    arguments(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -68,6 +73,6 @@ roles, and the files that they log in with. An administrator of both runs them. 
 		},
 	}
 	c.Flags().StringVar(&file, "platform", "", "platform `file`; default: platform.yaml in the data folder")
-	c.Flags().BoolVar(&discover, "discover", false, "also what apps need that find their settings themselves (discover: true)")
+	c.Flags().BoolVar(&discover, "discover", false, "also what apps need that find their settings themselves (discover: true); it reaches beyond the environment, see above")
 	return c
 }

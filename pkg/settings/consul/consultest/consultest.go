@@ -84,21 +84,26 @@ func (a *Agent) refuse() {
 	a.connect(Master)
 }
 
-// StartTLS starts a server that speaks TLS alone, with these PEM files.
-func StartTLS(t testing.TB, cert, key string) *Agent {
+// StartTLS starts a server that speaks TLS alone, with these PEM files. Where client is given, the PEM files of a
+// certificate and its key, it takes connections alone that show one of who signed that.
+func StartTLS(t testing.TB, cert, key string, client ...string) *Agent {
 	t.Helper()
 	a := prepare(t)
 	a.args = []string{"-bootstrap"}
 	a.URL = fmt.Sprintf("https://127.0.0.1:%d", a.ports.http)
 	all := a.config["ports"].(map[string]int)
 	all["http"], all["https"] = -1, a.ports.http
-	a.config["tls"] = map[string]any{"https": map[string]any{"cert_file": cert, "key_file": key}}
+	server, own := map[string]any{"cert_file": cert, "key_file": key}, api.TLSConfig{CAFile: cert}
+	if len(client) == 2 {
+		server["verify_incoming"], server["ca_file"] = true, client[0]
+		own.CertFile, own.KeyFile = client[0], client[1]
+	}
+	a.config["tls"] = map[string]any{"https": server}
 	a.Start()
-	client, err := api.NewClient(&api.Config{Address: a.URL, TLSConfig: api.TLSConfig{CAFile: cert}})
-	if err != nil {
+	var err error
+	if a.API, err = api.NewClient(&api.Config{Address: a.URL, TLSConfig: own}); err != nil {
 		t.Fatal(err)
 	}
-	a.API = client
 	a.AwaitLeader()
 	return a
 }

@@ -42,6 +42,8 @@ type Options struct {
 	Host      string // to listen on; default 127.0.0.1
 	Cert, Key string // PEM files: it speaks TLS
 	CA        string // PEM file of who signed Cert
+	// ClientCert and ClientKey are PEM files of a certificate: it takes connections alone that show one of who signed that.
+	ClientCert, ClientKey string
 }
 
 // binary is the program, built once.
@@ -91,6 +93,9 @@ func Run(ctx context.Context, folder string, o Options) (*Server, error) {
 	if o.Cert != "" {
 		s.Address = "https://" + address
 		tls = fmt.Sprintf("tls_cert_file = %q\n  tls_key_file = %q", o.Cert, o.Key)
+		if o.ClientCert != "" {
+			tls += fmt.Sprintf("\n  tls_require_and_verify_client_cert = true\n  tls_client_ca_file = %q", o.ClientCert)
+		}
 	}
 	data := filepath.Join(folder, "data")
 	if err := os.MkdirAll(data, 0o700); err != nil {
@@ -116,7 +121,7 @@ listener "tcp" {
 	c := api.DefaultConfig()
 	c.Address, c.Timeout, c.MaxRetries = s.Address, 30*time.Second, 0
 	if o.CA != "" {
-		if err := c.ConfigureTLS(&api.TLSConfig{CACert: o.CA}); err != nil {
+		if err := c.ConfigureTLS(&api.TLSConfig{CACert: o.CA, ClientCert: o.ClientCert, ClientKey: o.ClientKey}); err != nil {
 			return nil, err
 		}
 	}
