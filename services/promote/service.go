@@ -109,6 +109,7 @@ func (s *Service) Run(ctx context.Context) error {
 	defer looking.Wait()
 	defer stop()
 	looking.Go(func() { s.lookAround(ctx) })
+	looking.Go(func() { s.followStores(ctx) })
 	looking.Go(func() { alarms.Keep(ctx, s.rt, s.settings, events.Promote) })
 	return s.rt.Consume(ctx, worker.Consumer{
 		Durable: "promote", Concurrency: s.cfg.Concurrency, MaxAttempts: s.cfg.MaxAttempts,

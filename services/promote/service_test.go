@@ -127,6 +127,8 @@ type stage struct {
 	store   *settings.Store
 	policy  string
 
+	platform *policy.Platform // of promote; nil: the default
+
 	mu       sync.Mutex
 	outcomes map[string]events.Outcome // of verification, by digest
 }
@@ -186,6 +188,9 @@ func (s *stage) start(cfg promote.Config) (stop func()) {
 func (s *stage) startWith(cfg promote.Config, deps promote.Deps) (stop func()) {
 	s.t.Helper()
 	rt := s.open("promote")
+	if s.platform != nil {
+		rt.Platform = s.platform
+	}
 	deps.Runtime = rt
 	service, err := promote.New(cfg, deps)
 	if err != nil {
@@ -258,7 +263,7 @@ func (s *stage) set(env events.Slug, value string) {
 	}
 	b := &events.SettingChanged{Key: "KEY", App: "hello", Environment: env, Version: version, Actor: "bob"}
 	b.ID = string(env) + "/hello/KEY"
-	s.write(s.gateway, events.SettingSubject(1, b.Type(), "hello", env, "KEY", version), "", b)
+	s.write(s.gateway, events.SettingSubject(1, b.Type(), "hello", env, "KEY", "", version), "", b)
 }
 
 // verifyAll does what verify does, at once.
