@@ -50,12 +50,9 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	from, err := s.resume(ctx)
+	from, err := s.begin(ctx)
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
+		return nil // ctx has ended
 	}
 	// Nothing is sent before everything is read that came meanwhile, so that what is too old is counted as a whole.
 	var work sync.WaitGroup
@@ -73,6 +70,20 @@ func (s *Service) Run(ctx context.Context) error {
 	stop()
 	work.Wait()
 	return err
+}
+
+// begin is resume, tried until the bus answers or ctx ends: it may go away right after the runtime was opened.
+func (s *Service) begin(ctx context.Context) (from uint64, err error) {
+	for wait := retryPause; ; wait = min(2*wait, maxRetry) {
+		try, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+		from, err = s.resume(try)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return from, ctx.Err()
+		}
+		s.rt.Logger.Warn("notifications do not begin yet; tried again", "err", err, "after", wait)
+		_ = pause.For(ctx, wait) // the next try ends with ctx
+	}
 }
 
 // resume reads how far each receiver is, and returns the least of it. One that is new hears of what comes from now on.

@@ -144,7 +144,11 @@ func receiver(t *testing.T, name string, c *chat, kinds ...string) policy.Receiv
 // start runs notify until stop is called.
 func (s *station) start(cfg notify.Config) (stop func()) {
 	s.t.Helper()
-	cfg.Pace, cfg.Retry = time.Millisecond, 10*time.Millisecond
+	return s.run(cfg, s.open())
+}
+
+func (s *station) open() *worker.Runtime {
+	s.t.Helper()
 	platform := policy.Default()
 	platform.Notify = s.receivers
 	rt, err := worker.Open(s.t.Context(), worker.Options{
@@ -154,6 +158,12 @@ func (s *station) start(cfg notify.Config) (stop func()) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	return rt
+}
+
+func (s *station) run(cfg notify.Config, rt *worker.Runtime) (stop func()) {
+	s.t.Helper()
+	cfg.Pace, cfg.Retry = time.Millisecond, 10*time.Millisecond
 	service, err := notify.New(cfg, notify.Deps{Runtime: rt})
 	if err != nil {
 		s.t.Fatal(err)
@@ -224,6 +234,27 @@ func TestAReceiverIsTold(t *testing.T) {
 	defer failures.mu.Unlock()
 	if failures.asked != 0 {
 		t.Errorf("a receiver of failures alone was asked %d times", failures.asked)
+	}
+}
+
+// The bus may go away between the start of the process and its first question.
+func TestTheBusMayBeAwayAtTheBeginning(t *testing.T) {
+	c := newChat(t)
+	s := newStation(t, receiver(t, "people", c, policy.NoticeStuck))
+	rt := s.open()
+	s.ledger.Stop()
+	s.run(notify.Config{Timeout: time.Second}, rt)
+	ledgertest.Soon(t, "notify has tried in vain", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return strings.Contains(s.logs.String(), "notifications do not begin yet")
+	})
+	s.ledger.Restart()
+	s.waitForProgress("people")
+	name := s.stuck()
+	s.tell(time.Now())
+	if p := c.gets(t); !strings.Contains(p.text, name) {
+		t.Errorf("got %q, want %s", p.text, name)
 	}
 }
 
