@@ -3,6 +3,7 @@ package promote
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/pause"
 	"towpath.dev/pkg/pipeline"
+	"towpath.dev/pkg/policy"
 	"towpath.dev/pkg/settings"
 )
 
@@ -20,11 +22,9 @@ import (
 
 // followed is an app's settings of one kind in one environment.
 type followed struct {
-	at   Place
-	kind settings.Kind
-	// waits says that a run does not go on there. It is looked at once more as soon as it is followed: the key may have
-	// been set just before.
-	waits bool
+	at    Place
+	kind  settings.Kind
+	waits bool // a run does not go on there
 }
 
 // Bounds of following.
@@ -85,6 +85,9 @@ func follow(apps []*fold.App, external func(events.Slug, settings.Kind) bool) []
 
 // followStores follows what is to be followed until ctx ends.
 func (s *Service) followStores(ctx context.Context) {
+	if !slices.ContainsFunc(slices.Collect(maps.Values(s.rt.Platform.Settings)), func(of policy.Stores) bool { return of.Consul != nil || of.Vault != nil }) {
+		return // the embedded store is changed through the gateway, which says so
+	}
 	var work sync.WaitGroup
 	defer work.Wait()
 	running := map[followed]context.CancelFunc{}
@@ -133,10 +136,10 @@ func (s *Service) followOne(ctx context.Context, f followed) {
 		if next == mark {
 			continue
 		}
-		if mark != 0 || f.waits {
-			s.see(ctx, f.at)
-		}
-		if mark = next; pause.For(ctx, followPause) != nil {
+		// Also at first: what was changed before it was followed has no other witness.
+		mark = next
+		s.see(ctx, f.at)
+		if pause.For(ctx, followPause) != nil {
 			return
 		}
 	}
