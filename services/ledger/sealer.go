@@ -259,6 +259,9 @@ func (s *sealer) loop(ctx context.Context, changed <-chan struct{}, found <-chan
 	if s.plain > s.sealed {
 		due = time.NewTimer(s.cfg.Every)
 	}
+	// What the witness has not cosigned it is asked for again, though nothing is new: it was away, or it was given a new start.
+	witnessing, wait := time.NewTimer(0), witnessPause
+	defer witnessing.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -280,8 +283,31 @@ func (s *sealer) loop(ctx context.Context, changed <-chan struct{}, found <-chan
 			if err != nil {
 				return err
 			}
+		case <-witnessing.C:
+			if !s.unwitnessed() {
+				wait = witnessPause
+			} else if err := s.witnessNewest(ctx); err != nil {
+				return err
+			} else if s.unwitnessed() {
+				wait = min(2*wait, witnessPauseMost)
+			}
+			witnessing.Reset(wait)
 		}
 	}
+}
+
+// witnessPause is between two looks at whether the newest checkpoint lacks the witness's word; where the witness does not
+// give it, the pauses grow to witnessPauseMost.
+const (
+	witnessPause     = time.Second
+	witnessPauseMost = time.Minute
+)
+
+// unwitnessed reports whether the newest checkpoint lacks the word of the witness that there is.
+func (s *sealer) unwitnessed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.witness != nil && s.sealed > 0 && (s.status.Witnessed == nil || s.status.Witnessed.Size < s.sealed)
 }
 
 // watch signals that the ledger has grown.
@@ -542,21 +568,36 @@ func (s *sealer) sealNew(ctx context.Context) error {
 		if s.plain <= s.sealed {
 			return nil
 		}
-		if err := s.appendCheckpoint(ctx); err != nil {
+		if err := s.appendCheckpoint(ctx, false); err != nil {
 			return err
 		}
 	}
 }
 
-// appendCheckpoint appends the next checkpoint. Where another sealer was first, its checkpoint counts:
-// the next look at the ledger finds and checks it.
-func (s *sealer) appendCheckpoint(ctx context.Context) error {
+// witnessNewest appends a checkpoint over what is sealed already, if the witness cosigns it.
+func (s *sealer) witnessNewest(ctx context.Context) error {
+	if err := s.sealNew(ctx); err != nil || !s.unwitnessed() {
+		return err
+	}
+	if err := s.appendCheckpoint(ctx, true); err != nil {
+		return err
+	}
+	return s.sealNew(ctx)
+}
+
+// appendCheckpoint appends the next checkpoint; with witnessed, only one that the witness has cosigned. Where another sealer
+// was first, its checkpoint counts: the next look at the ledger finds and checks it.
+func (s *sealer) appendCheckpoint(ctx context.Context, witnessed bool) error {
 	c := seal.Checkpoint{Origin: s.origin, Size: s.tree.Size()}
 	var err error
 	if c.Root, err = s.tree.Root(c.Size); err != nil {
 		return err
 	}
-	text := s.cosign(ctx, c, seal.Sign(s.log.Signer(), c))
+	plain := seal.Sign(s.log.Signer(), c)
+	text := s.cosign(ctx, c, plain)
+	if witnessed && text == plain {
+		return nil
+	}
 	serial := s.serial + 1
 	body := &events.CheckpointSealed{
 		TreeSize: c.Size, RootHash: base64.StdEncoding.EncodeToString(c.Root[:]), Checkpoint: text,

@@ -295,10 +295,11 @@ func TestAnEditedLedgerIsFound(t *testing.T) {
 	}
 }
 
-// TestARollbackIsFound puts an older copy of the whole store back, bit for bit.
-func TestARollbackIsFound(t *testing.T) {
-	l := ledgertest.Start(t)
-	state := t.TempDir()
+// rolledBack returns a ledger whose whole store is an older copy, bit for bit, the folder of what was sealed before, and
+// the newest checkpoint of then.
+func rolledBack(t *testing.T) (l *ledgertest.Ledger, state, newest string) {
+	t.Helper()
+	l, state = ledgertest.Start(t), t.TempDir()
 	s := start(t, l, ledger.Config{State: state, Every: time.Hour})
 	create(t, l, "one", "two")
 	s.now()
@@ -311,7 +312,7 @@ func TestARollbackIsFound(t *testing.T) {
 	l.Restart()
 	s = beside(t, l, ledger.Config{State: state, Every: time.Hour})
 	create(t, l, "three", "four")
-	s.now()
+	newest = s.now().Checkpoint
 	s.stop()
 	l.Stop()
 	l.Wipe()
@@ -319,8 +320,13 @@ func TestARollbackIsFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Restart()
+	return l, state, newest
+}
+
+func TestARollbackIsFound(t *testing.T) {
+	l, state, _ := rolledBack(t)
 	cfg := ledger.Config{State: state, Every: time.Hour, Absence: 100 * time.Millisecond}
-	s = beside(t, l, cfg)
+	s := beside(t, l, cfg)
 	if why := s.alarm(); !strings.Contains(why, "rolled back") {
 		t.Errorf("alarm %q", why)
 	}
@@ -505,8 +511,21 @@ func TestAWitnessBeginsAnew(t *testing.T) {
 	if !strings.Contains(string(text), "restored on Monday") || !strings.Contains(string(text), n.Key) {
 		t.Errorf("it tells %q", text)
 	}
-	// Checkpoints in the ledger bear the signature of before, which nobody here can check; sealing goes on all the same.
+	// Checkpoints in the ledger bear the signature of before, which nobody here can check. The new key signs what is there
+	// without waiting for something new, once.
 	s = beside(t, l, ledger.Config{Every: time.Hour, Witness: server.URL, WitnessKey: second.Key().String()})
+	asked := func() seal.Status {
+		status, err := seal.Ask(t.Context(), l.Client("gateway").Conn())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return status
+	}
+	ledgertest.Soon(t, "the new key signs what is there", func() bool { w := asked().Witnessed; return w != nil && w.Size > seen.Size })
+	signed := asked()
+	if again := s.now(); again.Serial != signed.Serial || again.Serial != seen.Serial+1 {
+		t.Errorf("checkpoint %d follows %d, which follows %d, though nothing is new", again.Serial, signed.Serial, seen.Serial)
+	}
 	create(t, l, "two")
 	if after := s.now(); after.Witnessed == nil || after.Witnessed.Size != after.Size || after.Alarm != "" {
 		t.Errorf("the new key signs: %+v", after)
@@ -557,29 +576,8 @@ func TestAWitnessCosignsWhatExtends(t *testing.T) {
 
 // What tells of a rollback is still there when the service ends before it is sure.
 func TestARollbackIsFoundAtTheSecondStart(t *testing.T) {
-	l := ledgertest.Start(t)
-	state := t.TempDir()
-	s := start(t, l, ledger.Config{State: state, Every: time.Hour})
-	create(t, l, "one", "two")
-	s.now()
-	s.stop()
-	l.Stop()
-	store, copied := filepath.Join(filepath.Dir(l.Keys), "nats"), filepath.Join(t.TempDir(), "nats")
-	if err := os.CopyFS(copied, os.DirFS(store)); err != nil {
-		t.Fatal(err)
-	}
-	l.Restart()
-	s = beside(t, l, ledger.Config{State: state, Every: time.Hour})
-	create(t, l, "three", "four")
-	newest := s.now().Checkpoint
-	s.stop()
-	l.Stop()
-	l.Wipe()
-	if err := os.CopyFS(store, os.DirFS(copied)); err != nil {
-		t.Fatal(err)
-	}
-	l.Restart()
-	s = beside(t, l, ledger.Config{State: state, Every: time.Hour, Absence: time.Hour})
+	l, state, newest := rolledBack(t)
+	s := beside(t, l, ledger.Config{State: state, Every: time.Hour, Absence: time.Hour})
 	ledgertest.Soon(t, "the ledger is read", func() bool {
 		status, err := seal.Ask(t.Context(), l.Client("gateway").Conn())
 		return err == nil && status.Head > 0

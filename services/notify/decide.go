@@ -160,6 +160,9 @@ func (n *notice) halted(run *fold.Run, status fold.Status) fold.Stage {
 		switch {
 		case env.Denied != nil:
 			n.Detail = "it was denied"
+			if env.Denied.Responder != "" {
+				n.Detail += " by " + env.Denied.Responder
+			}
 			if env.Denied.Reason != "" {
 				n.Detail += ": " + env.Denied.Reason
 			}

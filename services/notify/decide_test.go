@@ -108,6 +108,18 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+// Who denied a run is named, as they are everywhere: by their opaque id.
+func TestWhoDeniedIsNamed(t *testing.T) {
+	l := foldtest.New()
+	ready(l)
+	b := &events.PromotionDenied{Promotion: events.Promotion{Environment: "prod", Responder: "u-eve", Decision: "denied", Reason: "not on Fridays"}}
+	b.ID = "hello/1/prod"
+	write(l, events.PromoteSubject(1, b.Type(), "hello", 1, "prod", events.Key("u-eve"), 1), b)
+	if n, ok := last(l); !ok || n.Kind != policy.NoticeFailed || n.Env != "prod" || n.Detail != "it was denied by u-eve: not on Fridays" {
+		t.Errorf("%v %+v", ok, n)
+	}
+}
+
 // What no longer stands when the event is read is of no use to anybody.
 func TestWhatIsOverIsNotTold(t *testing.T) {
 	l := foldtest.New()
