@@ -58,7 +58,7 @@ type ChangeMerged struct {
 
 // Command is what a person or bot asked for. The verb says which of the other fields it uses.
 type Command struct {
-	Verb        string `json:"verb"` // approve, deny, promote, rollback, cancel, skip, hold, resume, replay
+	Verb        string `json:"verb"` // approve, deny, promote, rollback, cancel, skip, hold, resume, replay, dismiss
 	App         Slug   `json:"app,omitempty"`
 	Run         int    `json:"run,omitempty"`
 	Stage       string `json:"stage,omitempty"`
@@ -66,9 +66,12 @@ type Command struct {
 	Digest      string `json:"digest,omitempty"` // approve: the digest that was approved
 	Slot        int    `json:"slot,omitempty"`   // rollback: the slot whose version comes back
 	Actor       string `json:"actor"`
-	Channel     string `json:"channel"`         // http, bus, or where the actor said it to a bot: slack
-	Relay       string `json:"relay,omitempty"` // the bot that passed it on for the actor
-	Reason      string `json:"reason,omitempty"`
+	// Roles are those that the actor had when the command came in: what allowed it is among them. Events of before they
+	// were recorded have none.
+	Roles   []string `json:"roles,omitempty"`
+	Channel string   `json:"channel"`         // http, bus, or where the actor said it to a bot: slack
+	Relay   string   `json:"relay,omitempty"` // the bot that passed it on for the actor
+	Reason  string   `json:"reason,omitempty"`
 	// Answer is what whoever gave the command was told: the same command sent again is told the same.
 	Answer string `json:"answer,omitempty"`
 	// Repeats is of an approval alone: the id of the command by which the actor gave it before. It is recorded so that
@@ -77,6 +80,8 @@ type Command struct {
 	// Groups is of a replay of all that is stuck alone: what is to be replayed, as it was when the
 	// command came.
 	Groups []StuckGroup `json:"groups,omitempty"`
+	// Message is of a dismissal alone: the sequence of the message that was set aside.
+	Message uint64 `json:"message,omitempty"`
 	// WithSecrets has a rollback bring back the secrets of that time too.
 	WithSecrets bool `json:"withSecrets,omitempty"`
 	// From, Expires and Apps are of an environment that is to be made: from which, until when (absent: until it is
@@ -114,6 +119,8 @@ const (
 	// VerbReplay is recorded as a command only where it is about all that is stuck; a replay of one stage
 	// is an event of its own type, ReplayRequested.
 	VerbReplay = "replay"
+	// VerbDismiss takes a message that was set aside off what people are shown. It stays in the ledger.
+	VerbDismiss = "dismiss"
 	// Of environments as a whole.
 	VerbCreateEnvironment  = "create-environment"
 	VerbDestroyEnvironment = "destroy-environment"
@@ -158,13 +165,14 @@ type ReplayRequested struct {
 	Environment Slug   `json:"environment,omitempty"`
 	// Attempt is the one that is replayed: where another is present by then, nothing changes. 0: whichever
 	// is present.
-	Attempt  int    `json:"attempt,omitempty"`
-	Original string `json:"original,omitempty"` // id of the event that ended the attempt before
-	Actor    string `json:"actor"`
-	Channel  string `json:"channel,omitempty"` // as in Command
-	Relay    string `json:"relay,omitempty"`
-	Reason   string `json:"reason,omitempty"`
-	Rebuild  bool   `json:"rebuild,omitempty"`
+	Attempt  int      `json:"attempt,omitempty"`
+	Original string   `json:"original,omitempty"` // id of the event that ended the attempt before
+	Actor    string   `json:"actor"`
+	Roles    []string `json:"roles,omitempty"`   // as in Command
+	Channel  string   `json:"channel,omitempty"` // as in Command
+	Relay    string   `json:"relay,omitempty"`
+	Reason   string   `json:"reason,omitempty"`
+	Rebuild  bool     `json:"rebuild,omitempty"`
 	// Policy is the digest of the policy that the run is judged by from now on; empty: the one that it was
 	// judged by before. It counts only if it is the newest that was published when this was written, so
 	// that a run never goes back to an older one.

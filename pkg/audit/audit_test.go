@@ -269,7 +269,7 @@ func TestWhatIsBesideTheWay(t *testing.T) {
 	replay.ID = "command-replay"
 	h.Write(events.CommandSubject(foldtest.Epoch, replay.Type(), "hello", 1, "prod", replay.ID), "", replay)
 	h.slot(1, 1, events.KindDeploy, "", "")
-	h.Command(events.Command{Verb: events.VerbSkip, App: "hello", Run: 1, Environment: "prod", Stage: fold.StageVerify, Actor: "oscar", Reason: "night", Relay: "bot-1"})
+	h.Command(events.Command{Verb: events.VerbSkip, App: "hello", Run: 1, Environment: "prod", Stage: fold.StageVerify, Actor: "oscar", Roles: []string{"approver", "operator"}, Reason: "night", Relay: "bot-1"})
 	skip := &events.TestCaseRunSkipped{Environment: events.Reference{ID: "prod"}, TestCase: &events.TestCase{ID: "3", Name: "GET /3"}, Trial: events.Trial{Slot: 1, Attempt: 1}}
 	skip.ID = "hello/1/prod/1/3"
 	h.Write(events.VerifySubject(foldtest.Epoch, skip.Type(), "hello", 1, "prod", 1, 3, 1), "", skip)
@@ -292,7 +292,7 @@ func TestWhatIsBesideTheWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"replay promote prod under policy sha256:new by oscar: newer rules", "skip verify prod by oscar through bot-1: night",
+		"replay promote prod under policy sha256:new by oscar: newer rules", "skip verify prod by oscar (approver, operator) through bot-1: night",
 		"ledger restored from backup b-1 of 2026-01-02T03:04:05Z, 7 events; 2 later ones lost, by force, by operator", "fire",
 		"by force, held against no checkpoint, by operator", "flood",
 		"the ledger was not what was sealed (rolled back); sealing began anew, by operator", "ticket 4711",

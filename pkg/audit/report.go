@@ -484,6 +484,9 @@ func (a Act) String() string {
 	if a.By != nil {
 		text += " by " + a.By.String()
 	}
+	if len(a.Roles) > 0 {
+		text += " (" + strings.Join(a.Roles, ", ") + ")"
+	}
 	if a.Relay != nil {
 		text += " through " + a.Relay.String()
 	}

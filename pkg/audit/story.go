@@ -193,15 +193,16 @@ type Verified struct {
 // Act is something that somebody asked for.
 type Act struct {
 	Mark
-	Verb        string  `json:"verb"`
-	By          *Person `json:"by"`
-	Stage       string  `json:"stage,omitempty"`
-	Environment string  `json:"environment,omitempty"`
-	Channel     string  `json:"channel,omitempty"`
-	Relay       *Person `json:"relay,omitempty"`  // the bot that passed it on
-	Policy      string  `json:"policy,omitempty"` // digest of the one that the run is judged by from then on; empty: as before
-	Reason      string  `json:"reason,omitempty"`
-	Refused     string  `json:"refused,omitempty"` // why; empty: it was done
+	Verb        string   `json:"verb"`
+	By          *Person  `json:"by"`
+	Roles       []string `json:"roles,omitempty"` // that they had then; none: it was before roles were recorded
+	Stage       string   `json:"stage,omitempty"`
+	Environment string   `json:"environment,omitempty"`
+	Channel     string   `json:"channel,omitempty"`
+	Relay       *Person  `json:"relay,omitempty"`  // the bot that passed it on
+	Policy      string   `json:"policy,omitempty"` // digest of the one that the run is judged by from then on; empty: as before
+	Reason      string   `json:"reason,omitempty"`
+	Refused     string   `json:"refused,omitempty"` // why; empty: it was done
 }
 
 // Stuck is a stage that waited for an operator.
@@ -390,7 +391,7 @@ func actOf(f fact) (Act, bool) {
 			env = f.env
 		}
 		return Act{
-			Mark: f.mark(), Verb: c.Verb, By: person(c.Actor), Stage: c.Stage, Environment: string(env), Channel: c.Channel,
+			Mark: f.mark(), Verb: c.Verb, By: person(c.Actor), Roles: c.Roles, Stage: c.Stage, Environment: string(env), Channel: c.Channel,
 			Relay: person(c.Relay), Reason: c.Reason, Refused: why,
 		}
 	}
@@ -401,7 +402,7 @@ func actOf(f fact) (Act, bool) {
 		return command(b.Command, b.Why), true
 	case *events.ReplayRequested:
 		return Act{
-			Mark: f.mark(), Verb: events.VerbReplay, By: person(b.Actor), Stage: b.Stage, Environment: string(b.Environment), Channel: b.Channel,
+			Mark: f.mark(), Verb: events.VerbReplay, By: person(b.Actor), Roles: b.Roles, Stage: b.Stage, Environment: string(b.Environment), Channel: b.Channel,
 			Relay: person(b.Relay), Policy: b.Policy, Reason: b.Reason,
 		}, true
 	}

@@ -43,6 +43,7 @@ const (
 	Skip         Verb = "skip"          // let a run pass without its verification, where policy lets it
 	Hold         Verb = "hold"          // begin no new stage
 	Resume       Verb = "resume"        // end a hold
+	Dismiss      Verb = "dismiss"       // take a message that was set aside off the list
 	SetConfig    Verb = "set-config"    // write or delete configuration
 	SetSecret    Verb = "set-secret"    // write or delete a secret
 	Relay        Verb = "relay"         // pass on the command of another actor, who is authorised by itself
@@ -89,6 +90,7 @@ var allowed = map[Verb][]string{
 	Skip:         {RoleOperator},
 	Hold:         {RoleOperator},
 	Resume:       {RoleOperator},
+	Dismiss:      {RoleOperator},
 	SetConfig:    {RoleOperator, RoleDeveloper},
 	SetSecret:    {RoleOperator, RoleDeveloper},
 	Relay:        {RoleBot},

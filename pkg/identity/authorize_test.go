@@ -14,7 +14,7 @@ func TestAuthorize(t *testing.T) {
 		identity.RoleAdmin: identity.Verbs(),
 		identity.RoleOperator: {
 			identity.Read, identity.Audit, identity.Submit, identity.CreateApp, identity.Promote, identity.Rollback, identity.Cancel,
-			identity.Replay, identity.Skip, identity.Hold, identity.Resume, identity.SetConfig, identity.SetSecret, identity.Rebuild,
+			identity.Replay, identity.Skip, identity.Hold, identity.Resume, identity.Dismiss, identity.SetConfig, identity.SetSecret, identity.Rebuild,
 			identity.ManageEnvironments,
 		},
 		identity.RoleApprover:  {identity.Read, identity.Audit, identity.Approve, identity.Deny},

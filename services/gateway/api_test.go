@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -652,5 +653,74 @@ func TestWhatServicesCannotSettleIsShown(t *testing.T) {
 	eventually(t, "the settled one left", func() bool { return len(messages()) == 1 })
 	if shown := get[view.Run](s, "GET", "/v1/apps/hello/runs/1", nil); shown.Detail != "" {
 		t.Errorf("shown %+v", shown)
+	}
+}
+
+// What was set aside leaves the list by an operator's word alone, which is recorded with the roles that the operator had.
+func TestAMessageThatWasSetAsideIsDismissed(t *testing.T) {
+	s := newStation(t)
+	now := time.Now()
+	for _, n := range []ledger.Note{
+		{Service: events.Build, Durable: "build", Seq: 900, State: ledger.SetAside, Why: "signature not accepted", First: now},
+		{Service: events.Build, Durable: "build", Seq: 901, State: ledger.Parked, Type: "dev.cdevents.build.queued.9.0.0", Why: "too new", First: now.Add(time.Second)},
+	} {
+		if err := s.ledger.Client("build").Keep(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	messages := func(query string) (list []view.Message) {
+		return get[[]view.Message](s, "GET", "/v1/messages"+query, nil)
+	}
+	eventually(t, "both are listed", func() bool { return len(messages("")) == 2 })
+	contains(t, messages("")[0].Do, "towpath dismiss 900 --reason")
+	dismiss := func(token, id string, seq uint64, reason string) (int, string) {
+		return s.ask(token, "POST", "/v1/commands", map[string]any{"id": id, "verb": "dismiss", "message": seq, "reason": reason})
+	}
+	developer, operator := s.newToken(t, "person", "developer"), s.newToken(t, "person", "operator")
+	for name, c := range map[string]struct {
+		token, reason string
+		seq           uint64
+		want          int
+	}{
+		"by a developer": {developer, "seen", 900, http.StatusForbidden},
+		"without reason": {operator, "", 900, http.StatusBadRequest},
+		"without number": {operator, "seen", 0, http.StatusBadRequest},
+		"of nothing":     {operator, "seen", 7, http.StatusNotFound},
+		"of a newer one": {operator, "seen", 901, http.StatusConflict},
+	} {
+		if status, answer := dismiss(c.token, "refused-"+strings.ReplaceAll(name, " ", "-"), c.seq, c.reason); status != c.want {
+			t.Errorf("%s: %d %s", name, status, answer)
+		}
+	}
+	if len(messages("")) != 2 {
+		t.Errorf("%+v", messages(""))
+	}
+	for range 2 { // the same command again is the same
+		if status, answer := dismiss(operator, "dismissal-1", 900, "forged in a test"); status != http.StatusOK || !strings.Contains(answer, "event 900 is off the list") {
+			t.Fatalf("%d %s", status, answer)
+		}
+	}
+	if status, answer := dismiss(operator, "dismissal-2", 900, "again"); status != http.StatusConflict {
+		t.Errorf("%d %s", status, answer)
+	}
+	left := func() {
+		t.Helper()
+		eventually(t, "the list holds what is not dismissed", func() bool {
+			list, all := messages(""), messages("?all=1")
+			return len(list) == 1 && list[0].Seq == 901 && len(all) == 2 && all[0].Dismissed && all[0].Why == "signature not accepted" && !all[1].Dismissed
+		})
+	}
+	left()
+	s.restart()
+	left()
+	var command *events.CommandReceived
+	_, err := s.rt.Ledger.Read(t.Context(), 0, func(r ledger.Record) error {
+		if b, is := r.Event.Body.(*events.CommandReceived); is && b.Verb == events.VerbDismiss {
+			command = b
+		}
+		return nil
+	})
+	if err != nil || command == nil || command.Message != 900 || command.Reason != "forged in a test" || !slices.Equal(command.Roles, []string{"operator"}) {
+		t.Errorf("recorded %+v (%v)", command, err)
 	}
 }

@@ -56,6 +56,7 @@ type said struct {
 	Policy      string      `json:"policy"`
 	AllStuck    bool        `json:"allStuck"`
 	WithSecrets bool        `json:"withSecrets"`
+	Message     uint64      `json:"message"`
 	DryRun      bool        `json:"dryRun"` // only say what it would do
 	OnBehalfOf  string      `json:"onBehalfOf"`
 }
@@ -216,7 +217,7 @@ func readCommand(attribute func(string) string, data []byte) (saying, error) {
 func (s said) order(id string) order {
 	return order{
 		ID: id, Verb: s.Verb, App: s.App, Run: s.Run, Stage: s.Stage, Env: s.Environment, Digest: s.Digest, Reason: s.Reason,
-		Rebuild: s.Rebuild, Policy: s.Policy, AllStuck: s.AllStuck, WithSecrets: s.WithSecrets,
+		Rebuild: s.Rebuild, Policy: s.Policy, AllStuck: s.AllStuck, WithSecrets: s.WithSecrets, Message: s.Message,
 	}
 }
 

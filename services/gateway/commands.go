@@ -76,6 +76,7 @@ var commandVerbs = map[string]identity.Verb{
 	events.VerbApprove: identity.Approve, events.VerbDeny: identity.Deny, events.VerbPromote: identity.Promote,
 	events.VerbRollback: identity.Rollback, events.VerbCancel: identity.Cancel, events.VerbSkip: identity.Skip,
 	events.VerbHold: identity.Hold, events.VerbResume: identity.Resume, events.VerbReplay: identity.Replay,
+	events.VerbDismiss: identity.Dismiss,
 }
 
 // aboutCommand reads the order and refuses what no order can be.
@@ -99,7 +100,7 @@ func (o order) about() (identity.Verb, identity.Object, error) {
 	}
 	_, appErr := events.ParseSlug(string(o.App))
 	_, envErr := events.ParseSlug(string(o.Env))
-	everything := o.Verb == events.VerbHold || o.Verb == events.VerbResume || o.Verb == events.VerbReplay && o.AllStuck
+	everything := o.Verb == events.VerbHold || o.Verb == events.VerbResume || o.Verb == events.VerbDismiss || o.Verb == events.VerbReplay && o.AllStuck
 	fault(!known, fmt.Sprintf("verb %.40q is none of %s", o.Verb, strings.Join(verbs, ", ")))
 	fault(len(o.ID) < minID || len(o.ID) > maxID, "id must have 8–100 bytes: the same id sent again is the same command")
 	fault(appErr != nil && (o.App != "" || !everything), fmt.Sprintf("app %.80q is not an app's name", o.App))
@@ -112,6 +113,10 @@ func (o order) about() (identity.Verb, identity.Object, error) {
 	fault(o.Attempt < 0, "attempt must count from 1")
 	fault(o.Verb != events.VerbReplay && (o.AllStuck || o.Policy != "" || o.Attempt != 0), "allStuck, policy and attempt are for replay alone")
 	fault(o.Verb != events.VerbRollback && o.WithSecrets, "withSecrets is for rollback alone")
+	dismisses := o.Verb == events.VerbDismiss
+	fault(dismisses != (o.Message > 0), "message, the sequence of one that was set aside, is for dismiss alone, which takes it")
+	fault(dismisses && (o.App != "" || o.Run != 0 || o.Stage != "" || o.Env != ""), "dismiss is about no app")
+	fault(dismisses && o.Reason == "", "dismiss takes a reason: it is recorded")
 	fault(o.AllStuck && (o.Run != 0 || o.Stage != "" || o.Env != "" || o.Attempt != 0 || o.Rebuild || o.Policy != ""), "allStuck goes with app alone")
 	if len(faults) > 0 {
 		return "", identity.Object{}, invalid("commanding", "", strings.Join(faults, "; "), "GET /openapi.json describes it")
@@ -203,7 +208,7 @@ func (s *desk) event(by speaker, o order, d decision) (events.Event, events.Subj
 	at, chain := time.Now(), s.chain(o)
 	if d.replay != nil {
 		body := d.replay
-		body.ID, body.Channel, body.Relay, body.Answer = o.ID, by.channel, by.relay, d.text
+		body.ID, body.Roles, body.Channel, body.Relay, body.Answer = o.ID, by.actor.Roles, by.channel, by.relay, d.text
 		var links []events.Link
 		if body.Original != "" {
 			links = append(links, events.Relation("replays", body.Original))
@@ -211,7 +216,7 @@ func (s *desk) event(by speaker, o order, d decision) (events.Event, events.Subj
 		return events.New(events.Gateway, at, chain, body, links...),
 			s.subject(body.Type(), o)
 	}
-	d.command.Channel, d.command.Relay, d.command.Answer = by.channel, by.relay, d.text
+	d.command.Roles, d.command.Channel, d.command.Relay, d.command.Answer = by.actor.Roles, by.channel, by.relay, d.text
 	body := &events.CommandReceived{About: events.About{ID: o.ID}, Command: d.command}
 	return events.New(events.Gateway, at, chain, body), s.subject(body.Type(), o)
 }
@@ -309,7 +314,7 @@ func (s *desk) recordRefusal(ctx context.Context, by speaker, o, completed order
 	body := &events.CommandRefused{
 		About: events.About{ID: o.ID}, Command: completed.command(by.actor.ID), Why: why.Error(), Do: why.Do, Code: why.Code,
 	}
-	body.Channel, body.Relay = by.channel, by.relay
+	body.Roles, body.Channel, body.Relay = by.actor.Roles, by.channel, by.relay
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), appendBound)
 	defer cancel()
 	_, err := s.book.Append(ctx, s.subject(body.Type(), o), events.New(events.Gateway, time.Now(), s.chain(o), body))

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"towpath.dev/events"
+	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/pipeline"
 	"towpath.dev/pkg/policy"
@@ -104,6 +105,8 @@ type order struct {
 	AllStuck bool        `json:"allStuck"` // replay: everything that is stuck, of an app or of all
 	// WithSecrets is of a rollback: the secrets of that time come back too.
 	WithSecrets bool `json:"withSecrets"`
+	// Message is of a dismissal: the sequence of a message that was set aside.
+	Message uint64 `json:"message"`
 }
 
 // The policies that a replay can be judged by.
@@ -118,13 +121,13 @@ var stages = []string{fold.StageBuild, fold.StageVet, fold.StagePromote, fold.St
 // verbs that an order may have.
 var verbs = []string{
 	events.VerbApprove, events.VerbDeny, events.VerbPromote, events.VerbRollback, events.VerbCancel, events.VerbSkip, events.VerbHold,
-	events.VerbResume, events.VerbReplay,
+	events.VerbResume, events.VerbReplay, events.VerbDismiss,
 }
 
 // command is the order as an event says it.
 func (o order) command(actor string) events.Command {
 	return events.Command{
-		Verb: o.Verb, App: o.App, Run: o.Run, Stage: o.Stage, Environment: o.Env, Digest: o.Digest, Actor: actor, Reason: o.Reason,
+		Verb: o.Verb, App: o.App, Run: o.Run, Stage: o.Stage, Environment: o.Env, Digest: o.Digest, Actor: actor, Reason: o.Reason, Message: o.Message,
 	}
 }
 
@@ -184,9 +187,10 @@ type scope struct {
 	maySkip func(run *fold.Run, env events.Slug) bool
 	// present are the settings as they are now where the order is about, and missing those that have no value; nil and
 	// none for orders that use none.
-	present *events.Pins
-	missing []string
-	then    *then // of a rollback that has a version to bring back
+	present  *events.Pins
+	missing  []string
+	messages []view.Message // of a dismissal: what was set aside
+	then     *then          // of a rollback that has a version to bring back
 }
 
 // decision is what becomes of an order that makes sense.
@@ -203,6 +207,8 @@ func decide(o order, s scope) (decision, *problem) {
 	switch {
 	case o.Verb == events.VerbHold, o.Verb == events.VerbResume:
 		return decideHold(o, s, d)
+	case o.Verb == events.VerbDismiss:
+		return decideDismiss(o, s, d)
 	case o.Verb == events.VerbRollback:
 		return decideRollback(o, s, d)
 	case o.AllStuck:
@@ -248,6 +254,22 @@ func decideHold(o order, s scope, d decision) (decision, *problem) {
 	default:
 		d.text = what + " goes on"
 	}
+	return d, nil
+}
+
+// decideDismiss judges whether a message is one that nobody acts on any more.
+func decideDismiss(o order, s scope, d decision) (decision, *problem) {
+	on := fmt.Sprintf("event %d", o.Message)
+	i := slices.IndexFunc(s.messages, func(m view.Message) bool { return m.Seq == o.Message && m.State != ledger.Retrying })
+	switch {
+	case i < 0:
+		return d, notFound("dismissing", on, "no such message was set aside", "towpath stuck lists them")
+	case s.messages[i].Dismissed:
+		return d, conflict("dismissing", on, "it was dismissed before", "towpath stuck --all lists it")
+	case s.messages[i].State == ledger.Parked:
+		return d, conflict("dismissing", on, "a newer Towpath can read it, and takes it up", "upgrade; it leaves the list by itself then")
+	}
+	d.text = on + " is off the list; the ledger keeps it, and towpath stuck --all shows it"
 	return d, nil
 }
 

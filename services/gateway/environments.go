@@ -85,7 +85,7 @@ func (s *Service) createEnvironment(ctx context.Context, actor identity.Actor, o
 		return view.EnvironmentAnswer{}, err
 	}
 	body := &events.CommandReceived{About: events.About{ID: o.ID}, Command: events.Command{
-		Verb: events.VerbCreateEnvironment, Environment: o.Name, From: o.From, Apps: apps, Actor: actor.ID, Channel: "http", Reason: o.Reason,
+		Verb: events.VerbCreateEnvironment, Environment: o.Name, From: o.From, Apps: apps, Actor: actor.ID, Roles: actor.Roles, Channel: "http", Reason: o.Reason,
 		Answer: fmt.Sprintf("%s is made from %s: %s", o.Name, o.From, plural(len(apps), "app")),
 	}}
 	at := time.Now()
@@ -235,7 +235,7 @@ func (s *Service) destroyEnvironment(ctx context.Context, actor identity.Actor, 
 		return view.EnvironmentAnswer{Answer: view.Answer{ID: id, Text: fmt.Sprintf("%s is being destroyed", name), Seq: e.Seq}}, nil
 	}
 	body := &events.CommandReceived{About: events.About{ID: id}, Command: events.Command{
-		Verb: events.VerbDestroyEnvironment, Environment: name, Actor: actor.ID, Channel: "http", Reason: reason, Answer: fmt.Sprintf("%s is being destroyed", name),
+		Verb: events.VerbDestroyEnvironment, Environment: name, Actor: actor.ID, Roles: actor.Roles, Channel: "http", Reason: reason, Answer: fmt.Sprintf("%s is being destroyed", name),
 	}}
 	return s.recordOfEnvironment(ctx, actor, subject, time.Now(), body)
 }

@@ -53,9 +53,23 @@ func (s *Service) keepNotes(ctx context.Context, bucket string) {
 // noteBuckets are where services keep notes.
 var noteBuckets = []string{events.BucketTries, events.BucketAside}
 
+// doMessages lists messages that are not settled; with all=1 also those that somebody dismissed.
 func doMessages(c *call) error {
-	writeJSON(c.w, http.StatusOK, view.Messages(c.s.fold().Apps(), c.s.noted.all()))
+	list := c.s.messages()
+	if c.r.URL.Query().Get("all") != "1" {
+		list = slices.DeleteFunc(list, func(m view.Message) bool { return m.Dismissed })
+	}
+	writeJSON(c.w, http.StatusOK, list)
 	return nil
+}
+
+// messages are all messages that services noted something about.
+func (s *Service) messages() []view.Message {
+	list := view.Messages(s.fold().Apps(), s.noted.all())
+	for i, m := range list {
+		list[i].Dismissed = m.Dismissable() && s.fold().Dismissed(m.Seq)
+	}
+	return list
 }
 
 // show is a run as people see it.

@@ -402,6 +402,7 @@ func TestEveryVerbAsEveryRole(t *testing.T) {
 		"skip":     {identity.RoleOperator, identity.RoleAdmin},
 		"hold":     {identity.RoleOperator, identity.RoleAdmin},
 		"resume":   {identity.RoleOperator, identity.RoleAdmin},
+		"dismiss":  {identity.RoleOperator, identity.RoleAdmin},
 		"cancel":   {identity.RoleOperator, identity.RoleDeveloper, identity.RoleAdmin},
 	}
 	for _, verb := range verbs {
@@ -431,6 +432,9 @@ func TestEveryVerbAsEveryRole(t *testing.T) {
 				content := said{Verb: verb, App: "hello", Run: 99, Environment: "prod"} // a run that is not there: nothing may happen
 				if verb == "hold" || verb == "resume" {
 					content = said{Verb: verb, App: "nothere"}
+				}
+				if verb == "dismiss" {
+					content = said{Verb: verb, Message: 1 << 40, Reason: "seen"}
 				}
 				for _, door := range []string{"http", "bus", "commands"} {
 					n++

@@ -20,6 +20,9 @@ func (s *Service) scope(ctx context.Context, o order, app *fold.App, actor ident
 		in.then, err = s.then(ctx, o, app)
 		return in, err
 	}
+	if o.Verb == events.VerbDismiss {
+		in.messages = s.messages()
+	}
 	if o.Verb != events.VerbReplay {
 		return in, nil
 	}

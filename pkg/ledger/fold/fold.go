@@ -33,6 +33,7 @@ type Fold struct {
 	environments map[events.Slug]*Environment
 	alarms       []Alarm               // that stand, oldest first
 	alarmCount   map[events.Writer]int // of all that a service ever raised
+	dismissed    []uint64              // messages, sorted
 	definitions  *definitions
 	changed      chan struct{} // closed at the next change; nil: nobody waits for one
 }
@@ -251,6 +252,14 @@ func (f *Fold) Replays() []Command {
 	return f.replays
 }
 
+// Dismissed reports whether an operator has dismissed the message with this sequence, which was set aside.
+func (f *Fold) Dismissed(seq uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, dismissed := slices.BinarySearch(f.dismissed, seq)
+	return dismissed
+}
+
 // apply decides by the event's type whose state changes.
 func (f *Fold) apply(r ledger.Record) error {
 	switch b := r.Event.Body.(type) {
@@ -265,6 +274,12 @@ func (f *Fold) apply(r ledger.Record) error {
 		}
 		if b.Verb == events.VerbCreateEnvironment || b.Verb == events.VerbDestroyEnvironment {
 			return f.applyEnvironment(r)
+		}
+		if b.Verb == events.VerbDismiss {
+			if i, known := slices.BinarySearch(f.dismissed, b.Message); !known {
+				f.dismissed = slices.Insert(slices.Clone(f.dismissed), i, b.Message)
+			}
+			return nil
 		}
 		if r.Subject.App == "" {
 			return f.applyGlobal(r, b)

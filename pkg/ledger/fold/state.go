@@ -35,6 +35,7 @@ type State struct {
 	Definitions map[string]json.RawMessage
 	Alarms      []Alarm               // that stand, oldest first
 	AlarmCount  map[events.Writer]int // of all that a service ever raised
+	Dismissed   []uint64              // messages that were set aside and that an operator dismissed, sorted
 }
 
 //go:embed *.go
@@ -111,7 +112,7 @@ func (f *Fold) State() State {
 		Seq: f.seq, LedgerID: f.ledgerID, Apps: make(map[events.Slug]*App, len(f.apps)),
 		Hold: f.hold, Policies: maps.Clone(f.policies), Policy: f.policy, Replays: f.replays,
 		Environments: maps.Clone(f.environments), Definitions: f.definitions.texts(),
-		Alarms: f.alarms, AlarmCount: maps.Clone(f.alarmCount),
+		Alarms: f.alarms, AlarmCount: maps.Clone(f.alarmCount), Dismissed: f.dismissed,
 	}
 	for name, place := range f.apps {
 		s.Apps[name] = place.give()
@@ -123,7 +124,7 @@ func (f *Fold) State() State {
 func Restore(s State) (*Fold, error) {
 	f := New()
 	f.seq, f.ledgerID, f.hold, f.policy, f.replays = s.Seq, s.LedgerID, s.Hold, s.Policy, s.Replays
-	f.alarms = s.Alarms
+	f.alarms, f.dismissed = s.Alarms, s.Dismissed
 	maps.Copy(f.alarmCount, s.AlarmCount)
 	maps.Copy(f.policies, s.Policies)
 	for name, e := range s.Environments {
@@ -178,7 +179,7 @@ func (f *Fold) Replace(with *Fold) error {
 	}
 	f.ledgerID, f.hold, f.policies, f.policy, f.replays = s.LedgerID, s.Hold, s.Policies, s.Policy, s.Replays
 	f.apps, f.definitions, f.environments = with.apps, with.definitions, s.Environments
-	f.alarms, f.alarmCount = s.Alarms, s.AlarmCount
+	f.alarms, f.alarmCount, f.dismissed = s.Alarms, s.AlarmCount, s.Dismissed
 	f.advance(s.Seq)
 	return nil
 }

@@ -299,12 +299,12 @@ func Stuck(apps []*fold.App) []StuckStage {
 
 // Alarm is something that a person must look into, whether or not everything works.
 type Alarm struct {
-	Env   string    `json:"env"` // default: those that platform.yaml does not name
+	Env   string    `json:"env,omitempty"` // default: those that platform.yaml does not name
 	App   string    `json:"app,omitempty"`
 	What  string    `json:"what"`
 	Why   string    `json:"why"`
 	Do    string    `json:"do"`
-	Since time.Time `json:"since"`
+	Since time.Time `json:"since,omitzero"`
 }
 
 // Alarms lists alarms that stand.

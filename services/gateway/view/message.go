@@ -26,7 +26,12 @@ type Message struct {
 	Allowed  int              `json:"allowed,omitempty"` // after which its stage is stuck
 	Next     *time.Time       `json:"next,omitempty"`    // try
 	Do       string           `json:"do,omitempty"`
+	// Dismissed says that an operator has looked into it.
+	Dismissed bool `json:"dismissed,omitempty"`
 }
+
+// Dismissable reports whether nothing but a person takes the message off the list.
+func (m Message) Dismissable() bool { return m.State == ledger.SetAside || m.State == ledger.Halted }
 
 // Messages joins what services noted about messages, the oldest first.
 func Messages(apps []*fold.App, notes []ledger.Note) []Message {
@@ -79,15 +84,18 @@ func message(apps []*fold.App, n ledger.Note) Message {
 	case ledger.Parked:
 		m.Do = "upgrade Towpath to read it; it is kept, and taken up then"
 	case ledger.SetAside:
-		m.Do = "nothing acts on it: find out who wrote it; the ledger keeps it"
+		m.Do = "nothing acts on it, and the ledger keeps it: find out who wrote it, then " + dismiss(n)
 	case ledger.Halted:
-		m.Do = fmt.Sprintf("see the log of %s and mend the cause", n.Durable)
+		m.Do = fmt.Sprintf("see the log of %s and mend the cause, then %s", n.Durable, dismiss(n))
 	}
 	if run := concerned(apps, n); run != nil {
 		m.Run = run.Name()
 	}
 	return m
 }
+
+// dismiss is the command that takes a message off the list.
+func dismiss(n ledger.Note) string { return fmt.Sprintf("towpath dismiss %d --reason TEXT", n.Seq) }
 
 // concerned returns the run that a note names, or nil.
 func concerned(apps []*fold.App, n ledger.Note) *fold.Run {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -104,8 +105,14 @@ func TestStuckShowsTheAlarm(t *testing.T) {
 		t.Errorf("who may not ask about the seal is told %q %q", stdout, stderr)
 	}
 	answers["GET /v1/audit/checkpoint"] = map[string]any{"alarm": "leaf 7 is another"}
-	if _, stdout, stderr := command(t, "stuck"); !strings.HasPrefix(stdout, "ALARM: the ledger is not what was sealed: leaf 7 is another\n    → towpath audit checkpoint\n") {
+	if _, stdout, stderr := command(t, "stuck"); !strings.HasPrefix(stdout, "ALARM  the ledger is not what was sealed\n    leaf 7 is another\n    → towpath audit checkpoint\n") {
 		t.Errorf("it begins %q %q", stdout, stderr)
+	}
+	const want = `[{"kind":"alarm","what":"the ledger is not what was sealed","why":"leaf 7 is another","do":"towpath audit checkpoint"}]`
+	_, stdout, stderr := command(t, "stuck", "--json")
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, []byte(stdout)); err != nil || strings.TrimSpace(compact.String()) != want {
+		t.Errorf("%s %s (%v)", stdout, stderr, err)
 	}
 }
 

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -10,11 +11,12 @@ import (
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/services/gateway/view"
+	"towpath.dev/services/towpath/client"
 	"towpath.dev/services/towpath/screen"
 )
 
 func (p *program) stuckCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, all bool
 	c := &cobra.Command{
 		Use: "stuck", Short: "List what waits for an operator, with the command that replays it",
 		Long: `List the stages that wait for an operator, the oldest first, with the command that replays each.
@@ -27,7 +29,8 @@ Below them stand messages that are tried again by themselves, with why; and mess
 nobody acts on them, the ledger keeps them, and where a newer Towpath can read them it takes them up.
 
 With --json it is one list; "kind" is "alarm", "stage" or "message", and a message has a "state": retrying, parked
-(upgrade to read it), aside (it cannot be trusted or read) or stopped (the bus delivers it no more).`,
+(upgrade to read it), aside (it cannot be trusted or read) or stopped (the bus delivers it no more). Those of the
+last two leave the list by "towpath dismiss"; --all shows them nonetheless.`,
 		Example: examples("towpath stuck", "towpath stuck --json"),
 		Args:    arguments(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -43,17 +46,16 @@ With --json it is one list; "kind" is "alarm", "stage" or "message", and a messa
 			if err != nil {
 				return err
 			}
-			messages, err := api.Messages(c.Context())
+			messages, err := api.Messages(c.Context(), all)
 			if err != nil {
 				return err
 			}
+			// The ledger service, which alone knows, may be away: the rest is shown all the same.
+			if sealed, err := api.Checkpoint(c.Context()); err == nil && sealed.Alarm != "" {
+				alarms = append([]view.Alarm{{What: sealNotWhole, Why: sealed.Alarm, Do: "towpath audit checkpoint"}}, alarms...)
+			}
 			if asJSON {
 				return p.printJSON(stuckList(alarms, stages, messages))
-			}
-			// Who may see what is stuck may not always ask how far the ledger is sealed.
-			if sealed, err := api.Checkpoint(c.Context()); err == nil && sealed.Alarm != "" {
-				p.say("%s %s", p.out.Paint(screen.Red, "ALARM: the ledger is not what was sealed:"), screen.Line(sealed.Alarm))
-				p.say("    → %s\n", p.out.Paint(screen.Bold, "towpath audit checkpoint"))
 			}
 			p.alarms(alarms, time.Now())
 			p.stuck(stages, messages, time.Now())
@@ -61,6 +63,38 @@ With --json it is one list; "kind" is "alarm", "stage" or "message", and a messa
 		},
 	}
 	jsonFlag(c, &asJSON)
+	c.Flags().BoolVar(&all, "all", false, "also messages that were dismissed")
+	return c
+}
+
+// sealNotWhole is the alarm of the ledger's seal.
+const sealNotWhole = "the ledger is not what was sealed"
+
+func (p *program) dismissCommand() *cobra.Command {
+	cmd := client.Command{Verb: "dismiss"}
+	c := &cobra.Command{
+		Use: "dismiss SEQ --reason TEXT", Short: "Take a message that was set aside off the list of what is stuck",
+		Long: `Take a message that was set aside, or that the bus delivers no more, off the list of "towpath stuck", once
+somebody has found out where it came from. Who did so and why is recorded. The ledger keeps the message, nobody ever
+acts on it, and "towpath stuck --all" goes on showing it. SEQ is its number there.`,
+		Example: examples("towpath dismiss 1204 --reason 'forged by the test of Monday, ticket 4711'"), Args: arguments(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			seq, err := strconv.ParseUint(args[0], 10, 64)
+			if err != nil || seq == 0 {
+				return usage("%q is no message's number: towpath stuck shows them", args[0])
+			}
+			if cmd.Reason == "" {
+				return usage("dismiss takes --reason: it is recorded")
+			}
+			api, err := p.open()
+			if err != nil {
+				return err
+			}
+			cmd.Message = seq
+			return p.send(c.Context(), api, cmd)
+		},
+	}
+	reasonFlag(c, &cmd)
 	return c
 }
 
@@ -91,7 +125,11 @@ func stuckList(alarms []view.Alarm, stages []view.StuckStage, messages []view.Me
 // alarms prints what a person must look into.
 func (p *program) alarms(alarms []view.Alarm, now time.Time) {
 	for _, a := range alarms {
-		p.say("%s  %s  %s", p.out.Paint(screen.Red, "ALARM"), p.out.Paint(screen.Bold, screen.Line(a.What)), p.out.Paint(screen.Dim, screen.Ago(now, a.Since)))
+		since := ""
+		if !a.Since.IsZero() { // the seal's alarm has no beginning that is known
+			since = "  " + p.out.Paint(screen.Dim, screen.Ago(now, a.Since))
+		}
+		p.say("%s  %s%s", p.out.Paint(screen.Red, "ALARM"), p.out.Paint(screen.Bold, screen.Line(a.What)), since)
 		p.indented(a.Why)
 		p.indented("→ " + a.Do)
 		p.say("")
@@ -174,6 +212,10 @@ func (p *program) setAside(messages []view.Message, now time.Time) {
 		p.say("  %s  %s", p.out.Paint(screen.Bold, what), p.out.Paint(screen.Dim, screen.Ago(now, m.Since)+", met by "+strings.Join(m.Services, ", ")))
 		p.indented(screen.Line(m.Subject))
 		p.indented(m.Why)
+		if m.Dismissed {
+			p.indented("dismissed by an operator")
+			continue
+		}
 		p.say("    → %s", p.out.Paint(screen.Bold, screen.Line(m.Do)))
 	}
 }

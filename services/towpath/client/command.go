@@ -27,6 +27,8 @@ type Command struct {
 	AllStuck bool `json:"allStuck,omitempty"`
 	// WithSecrets is of a rollback: the secrets of that time come back too.
 	WithSecrets bool `json:"withSecrets,omitempty"`
+	// Message is of a dismissal: the sequence of a message that was set aside.
+	Message uint64 `json:"message,omitempty"`
 }
 
 // NewCommandID returns an id that nobody else uses.
