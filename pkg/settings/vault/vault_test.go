@@ -151,7 +151,7 @@ func TestTreesThatAreThereAreAdopted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	put(map[string]any{"PASSWORD": "it's <plain> & simple", "PORT": 5432, "TLS": true, "JSON": map[string]any{"a": []int{1}}, "not-a-key": "x"})
+	put(map[string]any{"PASSWORD": "it's <plain> & simple", "PORT": 5432, "TLS": true, "JSON": map[string]any{"a": []int{1}}, "not a key": "x"})
 	for key, want := range map[string]string{"PASSWORD": "it's <plain> & simple", "PORT": "5432", "TLS": "true", "JSON": `{"a":[1]}`} {
 		if value, version, err := p.Get(ctx, place("qa", "hello", key)); err != nil || value != want || version != 1 {
 			t.Errorf("%s is %q, version %d (%v), want %q", key, value, version, err, want)
@@ -164,12 +164,12 @@ func TestTreesThatAreThereAreAdopted(t *testing.T) {
 	if items, err := p.List(ctx, "qa", "hello"); err != nil || fmt.Sprint(versions(items)) != "map[JSON:1 PASSWORD:2 PORT:1 TLS:1]" {
 		t.Errorf("after one was set: %v (%v)", versions(items), err)
 	}
-	put(map[string]any{"PASSWORD": "next", "PORT": 5433, "not-a-key": "x"})
+	put(map[string]any{"PASSWORD": "next", "PORT": 5433, "not a key": "x"})
 	if items, err := p.List(ctx, "qa", "hello"); err != nil || fmt.Sprint(versions(items)) != "map[PASSWORD:3 PORT:3]" {
 		t.Errorf("after another tool wrote: %v (%v)", versions(items), err)
 	}
 	got, err := s.Read(ctx, "kv/data/apps/qa/hello")
-	if err != nil || got["not-a-key"] != "x" {
+	if err != nil || got["not a key"] != "x" {
 		t.Errorf("what is not Towpath's was not kept: %v (%v)", got, err)
 	}
 }
