@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"towpath.dev/events"
@@ -128,6 +129,36 @@ func WantsCertificate(err error) bool {
 		return slices.Contains([]tls.AlertError{42, 43, 44, 45, 46, 48, 116}, alert) // RFC 8446, 6.2: certificates, unknown_ca
 	}
 	return err != nil && strings.Contains(err.Error(), "remote error: tls: ") && strings.Contains(err.Error(), "certificate")
+}
+
+// Telling returns a TLS connection that says what the server ended it with also where that is noticed while writing: with
+// TLS 1.3 a server judges the client's certificate after the client's side of the handshake is done.
+func Telling(conn net.Conn) net.Conn { return &telling{Conn: conn} }
+
+type telling struct {
+	net.Conn
+	mu   sync.Mutex
+	said error
+}
+
+func (t *telling) Read(p []byte) (int, error) {
+	n, err := t.Conn.Read(p)
+	if WantsCertificate(err) {
+		t.mu.Lock()
+		t.said = err
+		t.mu.Unlock()
+	}
+	return n, err
+}
+
+func (t *telling) Write(p []byte) (int, error) {
+	n, err := t.Conn.Write(p)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err != nil && t.said != nil {
+		err = t.said
+	}
+	return n, err
 }
 
 // Public is an address without what must not be shown.

@@ -116,7 +116,11 @@ func (c *Client) dialTLS(ctx context.Context, network, address string) (net.Conn
 		config.Certificates = []tls.Certificate{own}
 	}
 	dialer := tls.Dialer{Config: config}
-	return dialer.DialContext(ctx, network, address)
+	conn, err := dialer.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return settings.Telling(conn), nil
 }
 
 // Do sends a request, once, and says as a settings.UnavailableError why it was not answered.

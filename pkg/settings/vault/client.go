@@ -80,6 +80,14 @@ func (s *session) client() (*api.Client, error) {
 			return &own, nil
 		}
 	}
+	transport.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		dialer := tls.Dialer{NetDialer: &net.Dialer{Timeout: answerBound / 2}, Config: transport.TLSClientConfig}
+		conn, err := dialer.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return settings.Telling(conn), nil
+	}
 	conn, err := api.NewClient(&api.Config{
 		Address: s.cfg.Address, Timeout: answerBound,
 		HttpClient: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
