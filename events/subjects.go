@@ -46,6 +46,8 @@ const (
 	BotSubjects = "command.*.>"
 	// InventorySubject is the gateway's question to promote: what runs on an environment's Engine?
 	InventorySubject = "promote.inventory"
+	// RedactSubject is verify's request to promote to take an app's secrets out of what the app printed.
+	RedactSubject = "promote.redact"
 
 	// Requests to the ledger service about the sealed log: how far it is sealed, the same after sealing
 	// what is new, and hashes of the Merkle tree, from which every proof is made.

@@ -10,6 +10,7 @@
 //	bad        exit 1
 //	say TEXT   print TEXT, exit 0 (a release command)
 //	needs K V  exit 0 if the setting K is V, else 1 (a check, health or release command)
+//	get URL    print what URL answers, exit 0
 //	say! KEY   print the setting KEY and the secret KEY, exit 0
 package main
 
@@ -17,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -67,12 +69,24 @@ func run(args []string) error {
 		}
 	case "say":
 		fmt.Println(strings.Join(args[1:], " "))
+	case "get":
+		return get(args[1])
 	case "say!":
 		fmt.Println(os.Getenv(args[1]), secret(args[1]))
 	default:
 		return fmt.Errorf("unknown mode %q", mode)
 	}
 	return nil
+}
+
+func get(url string) error {
+	response, err := http.Get(url)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	_, err = io.Copy(os.Stdout, response.Body)
+	return err
 }
 
 func port() string {

@@ -102,6 +102,11 @@ func (s *Service) Run(ctx context.Context) error {
 		}
 		defer quiet()
 	}
+	deaf, err := s.answerRedactions(ctx)
+	if err != nil {
+		return err
+	}
+	defer deaf()
 	s.rt.OnRebuild(s.rebuildTable)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

@@ -3,6 +3,7 @@ module towpath.dev/services/verify
 go 1.26.8
 
 require (
+	github.com/nats-io/nats.go v1.55.0
 	towpath.dev/events v0.0.0
 	towpath.dev/pkg v0.0.0
 )
@@ -32,7 +33,6 @@ require (
 	github.com/moby/sys/sequential v0.6.0 // indirect
 	github.com/nats-io/jwt/v2 v2.8.2 // indirect
 	github.com/nats-io/nats-server/v2 v2.15.2 // indirect
-	github.com/nats-io/nats.go v1.55.0 // indirect
 	github.com/nats-io/nkeys v0.4.17 // indirect
 	github.com/nats-io/nuid v1.0.1 // indirect
 	github.com/opencontainers/go-digest v1.0.0 // indirect

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/discovery"
@@ -27,6 +30,7 @@ const (
 	logLines     = 30
 	secretsPath  = settings.FilesFolder
 	secretsBound = 4 << 20
+	redactBound  = 20 * time.Second // for promote's answer, which asks a store
 )
 
 // checker runs the checks of one verification against the instances of one slot.
@@ -38,6 +42,7 @@ type checker struct {
 	instances []events.Instance
 	trial     trial
 	log       io.Writer
+	bus       *nats.Conn
 }
 
 // health asks every instance whether it still is healthy. One that runs but does not answer is found
@@ -205,15 +210,22 @@ func (c checker) command(ctx context.Context, n int, check pipeline.Check, r res
 	if err != nil {
 		return r, err
 	}
+	output, err := c.redact(ctx, ran.Output, secrets)
+	if err != nil {
+		return r, err
+	}
+	fault, err := c.redact(ctx, ran.Error, secrets)
+	if err != nil {
+		return r, err
+	}
 	if err := c.engine.Remove(ctx, name); err != nil {
 		return r, err
 	}
-	output := redact(ran.Output, secrets)
 	fmt.Fprintf(c.log, "%s\n%s\n", r.name, output)
 	r.log = lastLines(output)
 	switch {
-	case ran.Error != "":
-		return c.failed(r, "it cannot be started: "+redact(ran.Error, secrets)), nil
+	case fault != "":
+		return c.failed(r, "it cannot be started: "+fault), nil
 	case ran.TimedOut:
 		return c.failed(r, fmt.Sprintf("it had not ended within %s", check.Timeout)), nil
 	case ran.ExitCode != 0:
@@ -222,8 +234,34 @@ func (c checker) command(ctx context.Context, n int, check pipeline.Check, r res
 	return r, nil
 }
 
-// secrets reads what the output must not show out of the instance itself: this service may not read the
-// store.
+// redact takes the app's secrets out of what it printed: those that are files of the instance, and those that it finds
+// itself, which promote alone can tell.
+func (c checker) redact(ctx context.Context, text string, files []settings.Secret) (string, error) {
+	text = settings.Redact(text, files...)
+	if d := c.trial.run.Definition; text == "" || !d.Discover || len(d.Secrets) == 0 {
+		return text, nil
+	}
+	question, err := json.Marshal(settings.RedactRequest{Env: c.place.Env, App: c.place.App, Slot: c.trial.slot.N, Text: []byte(text)})
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, redactBound)
+	defer cancel()
+	var reply settings.RedactReply
+	answer, err := c.bus.RequestWithContext(ctx, events.RedactSubject, question)
+	if err == nil {
+		err = json.Unmarshal(answer.Data, &reply)
+	}
+	if err == nil && reply.Error != "" {
+		err = errors.New(reply.Error)
+	}
+	if err != nil {
+		return "", fmt.Errorf("having promote take the secrets of %s out of what it printed, which is not shown before: %w", c.place, err)
+	}
+	return string(reply.Text), nil
+}
+
+// secrets reads those that are files out of the instance itself: this service may not read the store.
 func (c checker) secrets(ctx context.Context, id string) ([]settings.Secret, error) {
 	files, err := c.engine.ReadFiles(ctx, id, secretsPath, secretsBound)
 	if err != nil {
@@ -234,14 +272,6 @@ func (c checker) secrets(ctx context.Context, id string) ([]settings.Secret, err
 		all = append(all, settings.NewSecret(string(value)))
 	}
 	return all, nil
-}
-
-func redact(text string, secrets []settings.Secret) string {
-	var b strings.Builder
-	r := settings.NewRedactor(&b, secrets...)
-	io.WriteString(r, text)
-	r.Close()
-	return b.String()
 }
 
 func lastLines(text string) []string {

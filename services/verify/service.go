@@ -152,7 +152,7 @@ func (s *Service) perform(ctx context.Context, place discovery.Place, t trial) (
 	if err != nil {
 		return nil, s.fencedOr(ctx, err)
 	}
-	c := checker{cfg: s.cfg, engine: docker, http: s.http, place: place, instances: s.instances(ctx, place, t), trial: t, log: log}
+	c := checker{cfg: s.cfg, engine: docker, http: s.http, place: place, instances: s.instances(ctx, place, t), trial: t, log: log, bus: s.rt.Ledger.Conn()}
 	checks := t.checks
 	if !s.verifies(t) {
 		fmt.Fprintf(log, "the platform's policy leaves the checks of %s out\n", place.Env)

@@ -2,12 +2,16 @@ package verify_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/engine"
@@ -15,6 +19,7 @@ import (
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/ledger/fold/foldtest"
 	"towpath.dev/pkg/ledger/ledgertest"
+	"towpath.dev/pkg/settings"
 	"towpath.dev/pkg/worker"
 	"towpath.dev/services/verify"
 )
@@ -103,7 +108,13 @@ func (b *bench) append(as events.Writer, s events.Subject, body events.Body) {
 // deploy makes the instances live for run 1 in dev, with these checks.
 func (b *bench) deploy(checks string, instances ...events.Instance) {
 	b.Helper()
-	d := foldtest.Definition("app: hello\nservice: {port: 8080, health: /health, healthTimeout: 3s}\nenvironments: [{name: dev, verify: [" + checks + "]}]\n")
+	b.deployAs("", checks, instances...)
+}
+
+// deployAs is deploy with more in the definition.
+func (b *bench) deployAs(more, checks string, instances ...events.Instance) {
+	b.Helper()
+	d := foldtest.Definition(more + "app: hello\nservice: {port: 8080, health: /health, healthTimeout: 3s}\nenvironments: [{name: dev, verify: [" + checks + "]}]\n")
 	start := &events.ChangeMerged{Repository: events.Reference{ID: "hello"}, Run: events.RunStart{
 		App: "hello", SHA: "abc", Definition: d.Canonical(), DefinitionDigest: d.Digest(), Actor: "ann",
 	}}
@@ -190,6 +201,40 @@ func TestNoSecretInOutput(t *testing.T) {
 	}
 	if log := strings.Join(r.Trouble.Log, "\n"); strings.Contains(log, canary) || !strings.Contains(log, "the password is") {
 		t.Errorf("log of the failed check: %q", log)
+	}
+}
+
+// What an app finds itself is in no file: promote, which alone may read it, takes it out. While promote does not, nothing of
+// the output is shown.
+func TestNoSecretThatTheAppFindsInOutput(t *testing.T) {
+	b := start(t, serving())
+	const found = "battery-staple-41c0"
+	var asked atomic.Int32
+	promote, err := b.ledger.Client("promote").Conn().QueueSubscribe(events.RedactSubject, "promote", func(m *nats.Msg) {
+		var r settings.RedactRequest
+		reply := settings.RedactReply{Error: "it is sealed"}
+		if err := json.Unmarshal(m.Data, &r); err != nil || r.App != "hello" || r.Env != "dev" || r.Slot != 1 {
+			reply.Error = fmt.Sprintf("%+v: %v", r, err)
+		} else if asked.Add(1) > 1 {
+			reply = settings.RedactReply{Text: []byte(settings.Redact(string(r.Text), settings.NewSecret(found)))}
+		}
+		data, err := json.Marshal(reply)
+		if err == nil {
+			err = m.Respond(data)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer promote.Unsubscribe()
+	b.deployAs("discover: true\nsecrets: [PASSWORD]\n", `{command: ["/testapp", "print", "given `+canary+`, found `+found+`", "1"]}`, b.instance())
+	r := b.result()
+	log := strings.Join(r.Trouble.Log, "\n")
+	if strings.Contains(log, found) || strings.Contains(log, canary) || !strings.Contains(log, "given") || asked.Load() < 2 {
+		t.Errorf("log of the failed check, after asking %d times: %q", asked.Load(), log)
 	}
 }
 

@@ -36,6 +36,7 @@ var between = []struct {
 }{
 	{events.DrainSubject, events.Promote, events.Edge, false},
 	{events.InventorySubject, events.Gateway, events.Promote, false},
+	{events.RedactSubject, events.Verify, events.Promote, false},
 	{events.LinkSubject, events.Notify, events.Gateway, false},
 	{events.StateSubject(events.Build), events.Gateway, events.Build, true},
 	{events.StateSubject(events.Vet), events.Gateway, events.Vet, true},
