@@ -23,6 +23,8 @@ type EnvironmentVerdict struct {
 	Environment Slug     `json:"environment"`
 	Verdict     Verdict  `json:"verdict"`
 	Reasons     []string `json:"reasons,omitempty"` // for people; empty on pass
+	// Against is the digest of the artifact that ran there then, with which findings were compared; empty: none.
+	Against string `json:"against,omitempty"`
 }
 
 // Same reports whether two verdicts say the same, so that who let an artifact in under one did under the other.
@@ -32,14 +34,18 @@ func (v EnvironmentVerdict) Same(other EnvironmentVerdict) bool {
 
 // Finding is one thing that vetting found.
 type Finding struct {
-	Rule     string `json:"rule"`     // "licence-denied", "base-unknown", "provenance-missing"
-	Severity string `json:"severity"` // low, medium, high, critical
+	Rule     string `json:"rule"`            // "licence-denied", "base-unknown", "provenance-missing"
+	Class    string `json:"class,omitempty"` // what kind of thing it is about: "licence", "image"
+	Severity string `json:"severity"`        // low, medium, high, critical
 	Message  string `json:"message"`
 	Package  string `json:"package,omitempty"`
 	Version  string `json:"version,omitempty"`
 	Licence  string `json:"licence,omitempty"` // SPDX expression
+	Subject  string `json:"subject,omitempty"` // what it is about where that is no package: a variable, a port
 	Path     string `json:"path,omitempty"`
+	Line     int    `json:"line,omitempty"`  // in the file; 0: none
 	Layer    string `json:"layer,omitempty"` // DiffID
+	NewIn    []Slug `json:"newIn,omitempty"` // environments where what runs does not have it
 	Fix      string `json:"fix,omitempty"`
 }
 

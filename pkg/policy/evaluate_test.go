@@ -17,7 +17,112 @@ import (
 var environments = []events.Slug{"dev", "qa", "prod"}
 
 func finding(r Rule, message string) events.Finding {
-	return events.Finding{Rule: string(r), Severity: r.Severity(), Message: message}
+	return events.Finding{Rule: string(r), Class: string(r.Class()), Severity: r.Severity(), Message: message}
+}
+
+// fresh judges findings for environments where nothing runs, so that all of them are new.
+func fresh(t rapid.TB, findings []events.Finding, p Policy, names []events.Slug) []events.EnvironmentVerdict {
+	t.Helper()
+	var all []Environment
+	for _, name := range names {
+		all = append(all, Environment{Name: name})
+	}
+	findings = slices.Clone(findings)
+	for i := range findings {
+		findings[i].NewIn = names
+	}
+	return evaluate(t, findings, p, all)
+}
+
+func evaluate(t rapid.TB, findings []events.Finding, p Policy, environments []Environment) []events.EnvironmentVerdict {
+	t.Helper()
+	judge, err := p.Judge()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return judge.Evaluate(findings, environments, RunFacts{App: "hello"})
+}
+
+// What keeps out of prod what prod does not have lets in what it has, and says so.
+func TestDefaultConditions(t *testing.T) {
+	p := Default().Policy
+	running := []Environment{{Name: "qa", Against: "sha256:a"}, {Name: "prod", Against: "sha256:b"}}
+	empty := []Environment{{Name: "qa"}, {Name: "prod"}}
+	for _, c := range []struct {
+		rule  Rule
+		newIn []events.Slug
+		where []Environment
+		want  string
+	}{
+		{LicenceDenied, nil, running, "warn warn"},
+		{LicenceDenied, []events.Slug{"qa"}, running, "warn warn"},
+		{LicenceDenied, []events.Slug{"prod"}, running, "warn fail"},
+		{LicenceDenied, []events.Slug{"qa", "prod"}, empty, "warn fail"},
+		{BaseUnknown, []events.Slug{"prod"}, running, "warn fail"},
+		{BaseUnknown, []events.Slug{"qa", "prod"}, empty, "warn warn"},
+	} {
+		f := finding(c.rule, "m")
+		f.NewIn = c.newIn
+		var got []string
+		for i, v := range evaluate(t, []events.Finding{f}, p, c.where) {
+			got = append(got, string(v.Verdict))
+			if v.Against != c.where[i].Against {
+				t.Errorf("%s: compared with %q", c.rule, v.Against)
+			}
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%s new in %v, %v: got %v, want %s", c.rule, c.newIn, c.where, got, c.want)
+		}
+	}
+}
+
+// The policy that ships as strict is a good one, and nowhere milder than the default.
+func TestStrictPolicyIsStricter(t *testing.T) {
+	strict, err := Load("../../deployments/platform-strict.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if failed, err := strict.Policy.Test(strict.Examples); err != nil || len(failed) > 0 || len(strict.Examples) == 0 {
+		t.Errorf("of %d examples %+v fail, %v", len(strict.Examples), failed, err)
+	}
+	better := 0
+	for _, r := range Rules {
+		for _, against := range []string{"", "sha256:a"} {
+			for _, newIn := range [][]events.Slug{nil, environments} {
+				f := finding(r.Rule, "m")
+				f.NewIn = newIn
+				var where []Environment
+				for _, name := range environments {
+					where = append(where, Environment{Name: name, Against: against})
+				}
+				before := evaluate(t, []events.Finding{f}, Default().Policy, where)
+				after := evaluate(t, []events.Finding{f}, strict.Policy, where)
+				if !noBetter(before, after) {
+					t.Errorf("%s: %+v by default, %+v by the strict policy", r.Rule, before, after)
+				}
+				if !noBetter(after, before) {
+					better++
+				}
+			}
+		}
+	}
+	if better == 0 {
+		t.Error("it is nowhere stricter")
+	}
+}
+
+// Who judges by a condition that has no value fails closed, and says why.
+func TestConditionWithoutValueFails(t *testing.T) {
+	p := Default().Policy
+	p.Conditions = []Condition{{ID: "odd", When: "1 / finding.line == 1", Severity: "low", Message: "m", Effects: everywhere(events.Warn)}}
+	got := fresh(t, []events.Finding{finding(FileUnread, "m")}, p, environments)[0]
+	if got.Verdict != events.Fail || !strings.Contains(got.Reasons[0], "cannot be evaluated") {
+		t.Errorf("%+v", got)
+	}
+	p.Conditions[0].When = "finding.sevrity"
+	if _, err := p.Judge(); err == nil || !strings.Contains(err.Error(), "odd: 1:8: there is no field sevrity") {
+		t.Errorf("%v", err)
+	}
 }
 
 func TestEvaluateDefaultPolicy(t *testing.T) {
@@ -45,7 +150,7 @@ func TestEvaluateDefaultPolicy(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got []string
-			for _, v := range Evaluate(c.findings, p, append(slices.Clone(environments), "live")) {
+			for _, v := range fresh(t, c.findings, p, append(slices.Clone(environments), "live")) {
 				got = append(got, string(v.Verdict))
 				if (v.Verdict == events.Pass) != (len(v.Reasons) == 0) {
 					t.Errorf("%s in %s with reasons %q", v.Verdict, v.Environment, v.Reasons)
@@ -65,7 +170,7 @@ func TestReasonsAreForPeople(t *testing.T) {
 		finding(LicenceDenied, "package ghostscript 9.0 is under AGPL-3.0-or-later, which the policy denies"),
 		finding(ProvenanceForged, "the provenance is signed by vet"),
 	}
-	got, err := json.MarshalIndent(Evaluate(findings, Default().Policy, environments), "", "  ")
+	got, err := json.MarshalIndent(fresh(t, findings, Default().Policy, environments), "", "  ")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +182,7 @@ func TestReasonsAreBounded(t *testing.T) {
 	for i := range 100 {
 		findings = append(findings, finding(Rule(fmt.Sprint("rule-", i)), "m"))
 	}
-	reasons := Evaluate(findings, Default().Policy, environments)[0].Reasons
+	reasons := fresh(t, findings, Default().Policy, environments)[0].Reasons
 	if len(reasons) != MaxReasons || reasons[MaxReasons-1] != "and 89 more rules" {
 		t.Errorf("%d reasons, the last %q", len(reasons), reasons[len(reasons)-1])
 	}
@@ -105,7 +210,7 @@ func TestPolicyTextSurvivesAnEvent(t *testing.T) {
 }
 
 func TestOldPolicyTexts(t *testing.T) {
-	for _, file := range []string{"testdata/policy-0.1.json"} {
+	for _, file := range []string{"testdata/policy-0.1.json", "testdata/policy-0.2.json"} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -124,16 +229,18 @@ func TestOldPolicyTexts(t *testing.T) {
 func TestParseTextRefuses(t *testing.T) {
 	good := string(Default().Policy.Text())
 	for name, text := range map[string]string{
-		"nothing":            "",
-		"no object":          "[]",
-		"two objects":        good + good,
-		"unknown field":      strings.Replace(good, `{"bases"`, `{"waivers":[],"bases"`, 1),
-		"no verdict":         strings.Replace(good, `"default":"fail"`, `"default":"ok"`, 1),
-		"no default":         strings.Replace(good, `"base-unknown":{"default":"warn"}`, `"base-unknown":{"dev":"warn"}`, 1),
-		"a base of nothing":  strings.Replace(good, `"bases":[]`, `"bases":[{"name":"x","diffIDs":[]}]`, 1),
-		"no deadline":        strings.Replace(good, `"vet":"10m0s"`, `"vet":"0s"`, 1),
-		"count below zero":   strings.Replace(good, `"count":1`, `"count":-1`, 1),
-		"deadlines left out": `{"bases":[],"rules":{},"approvals":{"default":{}}}`,
+		"nothing":                    "",
+		"no object":                  "[]",
+		"two objects":                good + good,
+		"unknown field":              strings.Replace(good, `{"bases"`, `{"waivers":[],"bases"`, 1),
+		"no verdict":                 strings.Replace(good, `"default":"fail"`, `"default":"ok"`, 1),
+		"no default":                 strings.Replace(good, `"base-unknown":{"default":"warn"}`, `"base-unknown":{"dev":"warn"}`, 1),
+		"a condition without id":     strings.Replace(good, `"id":"new-base"`, `"id":""`, 1),
+		"a condition of no severity": strings.Replace(good, `"severity":"high"`, `"severity":"grave"`, 1),
+		"a base of nothing":          strings.Replace(good, `"bases":[]`, `"bases":[{"name":"x","diffIDs":[]}]`, 1),
+		"no deadline":                strings.Replace(good, `"vet":"10m0s"`, `"vet":"0s"`, 1),
+		"count below zero":           strings.Replace(good, `"count":1`, `"count":-1`, 1),
+		"deadlines left out":         `{"bases":[],"rules":{},"approvals":{"default":{}}}`,
 	} {
 		if text == good {
 			t.Fatalf("%s: the text was not changed", name)
@@ -164,6 +271,12 @@ var (
 		for _, r := range Rules {
 			p.Rules[r.Rule][someEnvs.Draw(t, "env")] = verdicts.Draw(t, "verdict")
 		}
+		if rapid.Bool().Draw(t, "condition") {
+			p.Conditions = append(slices.Clone(p.Conditions), Condition{
+				ID: "own", When: rapid.SampledFrom([]string{"finding.isNew", `finding.severity == "low"`, "environment.first", "1 / finding.line == 1"}).Draw(t, "when"),
+				Severity: "high", Message: "m", Effects: everywhere(verdicts.Draw(t, "effect")),
+			})
+		}
 		p.Approvals[someEnvs.Draw(t, "env")] = Approval{
 			Count: rapid.IntRange(0, 3).Draw(t, "count"), AuthorMayApprove: rapid.Bool().Draw(t, "author"),
 			Approvers: rapid.SliceOfN(rapid.SampledFrom([]string{"operator", "release-manager"}), 0, 2).Draw(t, "roles"),
@@ -185,8 +298,8 @@ func noBetter(a, b []events.EnvironmentVerdict) bool {
 func TestMoreFindingsAreNeverBetter(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p, some, more := somePolicy.Draw(t, "policy"), someFindings.Draw(t, "some"), someFindings.Draw(t, "more")
-		before := Evaluate(some, p, environments)
-		after := Evaluate(append(slices.Clone(some), more...), p, environments)
+		before := fresh(t, some, p, environments)
+		after := fresh(t, append(slices.Clone(some), more...), p, environments)
 		if !noBetter(before, after) {
 			t.Fatalf("%+v became %+v", before, after)
 		}
@@ -196,7 +309,7 @@ func TestMoreFindingsAreNeverBetter(t *testing.T) {
 func TestStricterPolicyIsNeverBetter(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p, findings := somePolicy.Draw(t, "policy"), someFindings.Draw(t, "findings")
-		before := Evaluate(findings, p, environments)
+		before := fresh(t, findings, p, environments)
 		r, env := someRule.Draw(t, "rule"), someEnvs.Draw(t, "env")
 		if p.Rules[r] == nil {
 			return // a rule without a row fails already, or does its default
@@ -204,7 +317,7 @@ func TestStricterPolicyIsNeverBetter(t *testing.T) {
 		if v := verdicts.Draw(t, "stricter"); rank(v) > rank(p.Rules[r].in(env)) {
 			p.Rules[r][env] = v
 		}
-		if after := Evaluate(findings, p, environments); !noBetter(before, after) {
+		if after := fresh(t, findings, p, environments); !noBetter(before, after) {
 			t.Fatalf("%+v became %+v", before, after)
 		}
 	})
@@ -213,7 +326,7 @@ func TestStricterPolicyIsNeverBetter(t *testing.T) {
 func TestOrderOfFindingsMeansNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p, findings := somePolicy.Draw(t, "policy"), someFindings.Draw(t, "findings")
-		a, b := Evaluate(findings, p, environments), Evaluate(rapid.Permutation(findings).Draw(t, "order"), p, environments)
+		a, b := fresh(t, findings, p, environments), fresh(t, rapid.Permutation(findings).Draw(t, "order"), p, environments)
 		if fmt.Sprint(a) != fmt.Sprint(b) {
 			t.Fatalf("%+v\n%+v", a, b)
 		}

@@ -29,6 +29,9 @@ const (
 	maxRoles        = 50
 	maxReceivers    = 50
 	maxDeadline     = 24 * time.Hour
+	maxConditions   = 200
+	maxExamples     = 50
+	maxMessage      = 300
 	maxPolicyText   = 192 << 10 // an event holds it
 )
 
@@ -85,7 +88,7 @@ func (r reader) platform(node *yaml.Node, p *Platform) {
 		"settings": func(n *yaml.Node, key string) {
 			r.environments(n, key, func(env events.Slug, n *yaml.Node, key string) { p.Settings[env] = r.stores(n, key) })
 		},
-		"policy": func(n *yaml.Node, key string) { r.policy(n, key, &p.Policy) },
+		"policy": func(n *yaml.Node, key string) { r.policy(n, key, p) },
 	})
 }
 
@@ -225,12 +228,14 @@ func (r reader) limits(node *yaml.Node, key string, l *Limits) {
 	})
 }
 
-func (r reader) policy(node *yaml.Node, key string, p *Policy) {
+func (r reader) policy(node *yaml.Node, key string, platform *Platform) {
+	p := &platform.Policy
 	r.Fields(node, key, fields{
-		"bases":     func(n *yaml.Node, key string) { p.Bases = r.bases(n, key) },
-		"licences":  func(n *yaml.Node, key string) { r.licences(n, key, &p.Licences) },
-		"rules":     func(n *yaml.Node, key string) { r.rules(n, key, p.Rules) },
-		"approvals": func(n *yaml.Node, key string) { r.approvals(n, key, p.Approvals) },
+		"bases":      func(n *yaml.Node, key string) { p.Bases = r.bases(n, key) },
+		"licences":   func(n *yaml.Node, key string) { r.licences(n, key, &p.Licences) },
+		"rules":      func(n *yaml.Node, key string) { r.rules(n, key, p.Rules) },
+		"conditions": func(n *yaml.Node, key string) { r.conditions(n, key, platform) },
+		"approvals":  func(n *yaml.Node, key string) { r.approvals(n, key, p.Approvals) },
 		"deadlines": func(n *yaml.Node, key string) {
 			deadline := func(to *time.Duration) strictyaml.Field {
 				return func(n *yaml.Node, key string) { *to = r.Duration(n, key, time.Second, maxDeadline) }
@@ -350,13 +355,14 @@ func (r reader) approvals(node *yaml.Node, key string, approvals map[events.Slug
 // slugs reads a list of names, and sorts it.
 func (r reader) slugs(node *yaml.Node, key, what string, most int) []events.Slug {
 	var names []events.Slug
-	r.Items(node, key, what, 0, most, func(n *yaml.Node, key string) {
-		text := r.Matching(n, key, 255, "a name of 1–63 of a–z, 0–9 and '-', not at either end", func(s string) bool {
-			_, err := events.ParseSlug(s)
-			return err == nil
-		})
-		names = append(names, events.Slug(text))
-	})
+	r.Items(node, key, what, 0, most, func(n *yaml.Node, key string) { names = append(names, r.slug(n, key)) })
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+func (r reader) slug(node *yaml.Node, key string) events.Slug {
+	return events.Slug(r.Matching(node, key, 255, "a name of 1–63 of a–z, 0–9 and '-', not at either end", func(s string) bool {
+		_, err := events.ParseSlug(s)
+		return err == nil
+	}))
 }

@@ -21,6 +21,10 @@ func TestDefaultTextIsTheDefault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if failed, err := p.Policy.Test(p.Examples); err != nil || len(failed) > 0 || len(p.Examples) == 0 {
+		t.Errorf("of %d examples %+v fail, %v", len(p.Examples), failed, err)
+	}
+	p.Examples = nil
 	if !reflect.DeepEqual(p, Default()) {
 		t.Errorf("platform.yaml says\n%+v\nDefault is\n%+v", p, Default())
 	}
@@ -133,6 +137,41 @@ policy:
 	}
 	if p.Policy.MaySkipVerify("prod") || !p.Policy.MaySkipVerify("qa") || Default().Policy.MaySkipVerify("qa") {
 		t.Error("maySkip is not honoured")
+	}
+}
+
+const ownCondition = `
+policy:
+  conditions:
+    new-licence: off
+    no-friday:
+      when: finding.package == "left-pad"
+      severity: low
+      message: nobody needs it
+      environments: fail
+      examples:
+        - {finding: {rule: licence-unknown, package: left-pad}, environment: dev, expect: fail}
+        - {finding: {rule: licence-unknown, package: right-pad}, expect: pass}
+`
+
+func TestConditionsOverDefaults(t *testing.T) {
+	p, err := Parse(FileName, []byte(ownCondition))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := conditionIDs(p.Policy.Conditions); strings.Join(got, " ") != "new-base no-friday" {
+		t.Errorf("conditions %v", got)
+	}
+	if failed, err := p.Policy.Test(p.Examples); err != nil || len(failed) != 0 || len(p.Examples) != 2 {
+		t.Errorf("%d examples, %+v, %v", len(p.Examples), failed, err)
+	}
+	p, err = Parse(FileName, []byte(strings.Replace(ownCondition, "expect: fail", "expect: warn", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed, err := p.Policy.Test(p.Examples)
+	if err != nil || len(failed) != 1 || failed[0].Got != events.Fail || failed[0].Example.Line != 11 {
+		t.Errorf("%+v, %v", failed, err)
 	}
 }
 

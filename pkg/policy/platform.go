@@ -32,6 +32,8 @@ type Platform struct {
 	Notify   []Receiver
 	Settings map[events.Slug]Stores // always has DefaultEnvironment
 	Policy   Policy
+	// Examples are those of the policy's conditions, in the order of the file.
+	Examples []Example
 }
 
 // Receiver is a webhook that is told what somebody has to act on, or waits for. No policy text holds it.

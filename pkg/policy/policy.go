@@ -26,6 +26,8 @@ type Policy struct {
 	Deadlines Deadlines                `json:"deadlines"` //
 	// SkipVerify names the environments whose checks are not run. Health is always waited for.
 	SkipVerify []events.Slug `json:"skipVerify,omitempty"` // sorted
+	// Conditions make findings count for more in what the table of rules does not tell apart, sorted by id.
+	Conditions []Condition `json:"conditions,omitempty"`
 	// MaySkip names the environments where an operator may let one run pass without its checks.
 	MaySkip []events.Slug `json:"maySkip,omitempty"` // sorted
 }
@@ -46,6 +48,18 @@ func (e Effects) in(env events.Slug) events.Verdict {
 		return v
 	}
 	return e[DefaultEnvironment]
+}
+
+func (e Effects) check() error {
+	if _, ok := e[DefaultEnvironment]; !ok {
+		return errors.New("it has no default")
+	}
+	for env, verdict := range e {
+		if rank(verdict) > rank(events.Fail) {
+			return fmt.Errorf("%.60q in %.60q is no verdict", verdict, env)
+		}
+	}
+	return nil
 }
 
 // Deadlines says how long an attempt at each stage may take before it is stuck.
@@ -150,13 +164,13 @@ func ParseText(text []byte) (Policy, error) {
 // check holds what judging relies on.
 func (p Policy) check() error {
 	for rule, effects := range p.Rules {
-		if _, ok := effects[DefaultEnvironment]; !ok {
-			return fmt.Errorf("rule %.60q has no default", rule)
+		if err := effects.check(); err != nil {
+			return fmt.Errorf("rule %.60q: %w", rule, err)
 		}
-		for env, verdict := range effects {
-			if rank(verdict) > rank(events.Fail) {
-				return fmt.Errorf("rule %.60q: %.60q in %.60q is no verdict", rule, verdict, env)
-			}
+	}
+	for _, c := range p.Conditions {
+		if err := c.check(); err != nil {
+			return err
 		}
 	}
 	if _, ok := p.Approvals[DefaultEnvironment]; !ok {
@@ -198,5 +212,6 @@ func defaultPolicy() Policy {
 	for _, r := range Rules {
 		p.Rules[r.Rule] = r.defaults()
 	}
+	p.Conditions = defaultConditions()
 	return p
 }

@@ -46,8 +46,27 @@ const (
 type RuleInfo struct {
 	Rule     Rule
 	Severity string // of its findings, unless one says otherwise: low, medium, high or critical
+	Class    Class
 	effects  Effects
 }
+
+// Class is what kind of thing a finding is about.
+type Class string
+
+// The classes.
+const (
+	ClassBase       Class = "base"  // what the image stands on
+	ClassImage      Class = "image" // its form and its configuration
+	ClassLicence    Class = "licence"
+	ClassProvenance Class = "provenance" // where it comes from
+	ClassScan       Class = "scan"       // what vet could not look at
+)
+
+// Classes are all classes.
+var Classes = []Class{ClassBase, ClassImage, ClassLicence, ClassProvenance, ClassScan}
+
+// Severities are all severities, the gravest last.
+var Severities = []string{"low", "medium", "high", "critical"}
 
 // defaults returns a copy of what the rule does where nobody said otherwise.
 func (r RuleInfo) defaults() Effects { return maps.Clone(r.effects) }
@@ -60,21 +79,21 @@ func strictButEarly() Effects {
 func everywhere(v events.Verdict) Effects { return Effects{DefaultEnvironment: v} }
 
 // Rules are all rules, by name, with the effects of a fresh `towpath up`: what is a lie (forged evidence,
-// a broken image) fails everywhere; what is unlawful to ship fails where it is shipped; what is merely
-// not known is said and does not stop anybody on the first day.
+// a broken image) fails everywhere; what is merely not known, or not as it should be, is said and does not stop
+// anybody on the first day. What is new in production is a matter of conditions (see Conditions).
 var Rules = []RuleInfo{
-	{BaseUnknown, "medium", everywhere(events.Warn)},
-	{FileUnread, "low", everywhere(events.Warn)},
-	{ImageMalformed, "critical", everywhere(events.Fail)},
-	{ImageTooLarge, "high", everywhere(events.Fail)},
-	{LicenceDenied, "high", strictButEarly()},
-	{LicenceReview, "medium", everywhere(events.Warn)},
-	{LicenceUnknown, "low", everywhere(events.Warn)},
-	{PlatformUnread, "low", everywhere(events.Warn)},
-	{ProvenanceForged, "critical", everywhere(events.Fail)},
-	{ProvenanceMismatch, "high", strictButEarly()},
-	{ProvenanceMissing, "medium", everywhere(events.Warn)},
-	{ScanIncomplete, "high", strictButEarly()},
+	{BaseUnknown, "medium", ClassBase, everywhere(events.Warn)},
+	{FileUnread, "low", ClassScan, everywhere(events.Warn)},
+	{ImageMalformed, "critical", ClassImage, everywhere(events.Fail)},
+	{ImageTooLarge, "high", ClassImage, everywhere(events.Fail)},
+	{LicenceDenied, "high", ClassLicence, everywhere(events.Warn)},
+	{LicenceReview, "medium", ClassLicence, everywhere(events.Warn)},
+	{LicenceUnknown, "low", ClassLicence, everywhere(events.Warn)},
+	{PlatformUnread, "low", ClassScan, everywhere(events.Warn)},
+	{ProvenanceForged, "critical", ClassProvenance, everywhere(events.Fail)},
+	{ProvenanceMismatch, "high", ClassProvenance, strictButEarly()},
+	{ProvenanceMissing, "medium", ClassProvenance, everywhere(events.Warn)},
+	{ScanIncomplete, "high", ClassScan, strictButEarly()},
 }
 
 // rule returns what is known of a rule.
@@ -93,4 +112,10 @@ func (r Rule) Severity() string {
 		return info.Severity
 	}
 	return "critical"
+}
+
+// Class returns what kind of thing a rule's findings are about; empty for a rule that nobody knows.
+func (r Rule) Class() Class {
+	info, _ := rule(r)
+	return info.Class
 }

@@ -32,6 +32,7 @@ type Limits struct {
 // because no method is called for it. A Reader is not safe for concurrent use.
 type Reader struct {
 	file   string
+	data   []byte
 	faults []Fault
 }
 
@@ -44,7 +45,7 @@ var (
 // Open reads the one document of data, which errors call file. The root is nil where the file is empty
 // or no YAML of the plain kind; Err then says why.
 func Open(file string, data []byte, limits Limits) (*Reader, *yaml.Node) {
-	r := &Reader{file: file}
+	r := &Reader{file: file, data: data}
 	root := r.document(data, limits)
 	if len(r.faults) > 0 {
 		return r, nil

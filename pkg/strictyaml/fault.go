@@ -1,6 +1,7 @@
 package strictyaml
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,16 +11,21 @@ import (
 type Fault struct {
 	File    string // as given to Open
 	Line    int    // from 1
+	Column  int    // from 1; 0: the fault is the line's
 	Key     string // dotted path such as "environments[1].name"; empty when it is about the whole file
 	Problem string // what is wrong, and what is allowed
 	Got     string // the value found, shortened; empty where there is none
 	Hint    string // what to do, such as "did you mean port?"; may be empty
 }
 
-// Error is one line: file:line: key: problem (got "value"); hint.
+// Error is one line: file:line: key: problem (got "value"); hint. Where there is a column, it is file:line:column:.
 func (f Fault) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s:%d: ", f.File, f.Line)
+	fmt.Fprintf(&b, "%s:%d:", f.File, f.Line)
+	if f.Column > 0 {
+		fmt.Fprintf(&b, "%d:", f.Column)
+	}
+	b.WriteString(" ")
 	if f.Key != "" {
 		b.WriteString(f.Key + ": ")
 	}
@@ -51,7 +57,7 @@ func (r *Reader) Err() error {
 		return nil
 	}
 	sorted := slices.Clone(r.faults)
-	slices.SortStableFunc(sorted, func(a, b Fault) int { return a.Line - b.Line })
+	slices.SortStableFunc(sorted, func(a, b Fault) int { return cmp.Or(a.Line-b.Line, a.Column-b.Column) })
 	return &Faults{sorted}
 }
 

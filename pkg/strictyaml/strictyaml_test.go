@@ -128,3 +128,26 @@ func TestFaultsAreBounded(t *testing.T) {
 		t.Errorf("%d faults", n)
 	}
 }
+
+// A fault within a text says where it is in the file, wherever the text stands there as it is read.
+func TestFaultWithinAText(t *testing.T) {
+	for text, want := range map[string]string{
+		"a: one two":                     "f.yaml:1:8: a: wrong",
+		"a: 'one two'":                   "f.yaml:1:9: a: wrong",
+		`a: "one two"`:                   "f.yaml:1:9: a: wrong",
+		"ä: one two":                     "f.yaml:1:8: ä: wrong",
+		`a: "one\ttwo"`:                  "f.yaml:1: a: wrong (line 1, column 5 of the text)",
+		"a: |\n    one two\n":            "f.yaml:2:9: a: wrong",
+		"a: >\n    one two\n    three\n": "f.yaml:1: a: wrong (line 1, column 5 of the text)",
+		"a: one two\n   three\n":         "f.yaml:1: a: wrong (line 1, column 5 of the text)",
+	} {
+		r, root := Open("f.yaml", []byte(text), limits)
+		if root == nil {
+			t.Fatal(r.Err())
+		}
+		r.FaultWithin(root.Content[1], root.Content[0].Value, 1, 5, "wrong", "", "")
+		if got := r.Err().Error(); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+}

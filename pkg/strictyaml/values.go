@@ -24,6 +24,49 @@ func (r *Reader) Fault(node *yaml.Node, key, problem, got, hint string) {
 	})
 }
 
+// FaultWithin records what is wrong at a place in the text of a scalar, given from 1: with the line and column of the
+// file where the text stands there as it is read, else with those of the text.
+func (r *Reader) FaultWithin(node *yaml.Node, key string, line, column int, problem, got, hint string) {
+	before := len(r.faults)
+	inFile, at := r.place(node, line, column)
+	if at == 0 {
+		problem += fmt.Sprintf(" (line %d, column %d of the text)", line, column)
+	}
+	r.Fault(&yaml.Node{Line: inFile}, key, problem, got, hint)
+	if len(r.faults) > before {
+		r.faults[before].Column = at
+	}
+}
+
+// place is where a place in a scalar's text is in the file; column 0: the text is written in another way there.
+func (r *Reader) place(node *yaml.Node, line, column int) (int, int) {
+	lines := strings.Split(string(r.data), "\n")
+	texts := strings.Split(node.Value, "\n")
+	if line > len(texts) {
+		return node.Line, 0
+	}
+	inFile, from := node.Line, node.Column-1
+	switch {
+	case node.Style&yaml.LiteralStyle != 0:
+		inFile += line
+		if inFile > len(lines) {
+			return node.Line, 0
+		}
+		from = strings.Index(lines[inFile-1], texts[line-1])
+	case node.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0:
+		from++
+	}
+	if inFile > len(lines) || line > 1 && inFile == node.Line || from < 0 {
+		return node.Line, 0
+	}
+	// Columns are of characters, not of bytes.
+	written := []rune(lines[inFile-1])
+	if from > len(written) || !strings.HasPrefix(string(written[from:]), texts[line-1]) {
+		return node.Line, 0
+	}
+	return inFile, from + column
+}
+
 // Field reads the value of one key. key is the dotted path of it.
 type Field func(node *yaml.Node, key string)
 

@@ -31,7 +31,7 @@ const (
 // newFinding returns a finding of a rule with its severity.
 func newFinding(r policy.Rule, fix, format string, args ...any) events.Finding {
 	return events.Finding{
-		Rule: string(r), Severity: r.Severity(), Message: tidy(fmt.Sprintf(format, args...), maxMessage), Fix: tidy(fix, maxMessage),
+		Rule: string(r), Class: string(r.Class()), Severity: r.Severity(), Message: tidy(fmt.Sprintf(format, args...), maxMessage), Fix: tidy(fix, maxMessage),
 	}
 }
 

@@ -78,6 +78,20 @@ func one(name string, licences ...string) inventory.Package {
 	return p
 }
 
+// completed judges findings for environments where nothing runs.
+func completed(t rapid.TB, r Report, found []events.Finding, p policy.Policy) Report {
+	t.Helper()
+	judge, err := p.Judge()
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := []events.Slug{"dev", "qa", "prod"}
+	for i := range found {
+		found[i].NewIn = names
+	}
+	return r.complete(found, judge, []policy.Environment{{Name: "dev"}, {Name: "qa"}, {Name: "prod"}}, policy.RunFacts{App: hello})
+}
+
 // TestVerdictTexts holds what people read about images of many kinds.
 func TestVerdictTexts(t *testing.T) {
 	own := one("example.com/app")
@@ -125,7 +139,7 @@ func TestVerdictTexts(t *testing.T) {
 		if base != nil {
 			r.Base = base.Name
 		}
-		r = r.complete(contentFindings(c.content, c.policy), c.policy, []events.Slug{"dev", "qa", "prod"})
+		r = completed(t, r, contentFindings(c.content, c.policy), c.policy)
 		b.WriteString("# " + c.name + "\n" + r.words() + "\n")
 	}
 	golden(t, "verdicts.txt", b.Bytes())
@@ -192,14 +206,14 @@ func TestFindingsFitAnEvent(t *testing.T) {
 			c.inventory.Packages = append(c.inventory.Packages, p)
 		}
 		p := policy.Default().Policy
-		r := Report{}.complete(contentFindings(c, p), p, []events.Slug{"dev", "qa", "prod"})
+		r := completed(t, Report{}, contentFindings(c, p), p)
 		body, err := json.Marshal(events.VetRunFinished{Verdicts: r.Verdicts, Findings: r.inline(), Total: r.Total})
 		if err != nil || len(body) > events.MaxEventSize/2 {
 			t.Fatalf("%d bytes, %v", len(body), err)
 		}
 		for _, f := range r.Findings {
 			if strings.ContainsAny(f.Message+f.Package+f.Path+f.Licence, "\n\r\x1b\x00\u202e") {
-				t.Fatalf("%+q", f)
+				t.Fatalf("%#v", f)
 			}
 		}
 	})

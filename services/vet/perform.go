@@ -39,9 +39,20 @@ type job struct {
 	artifact     registry.Artifact
 	policy       policy.Policy
 	policyDigest string
-	environments []events.Slug
+	judge        *policy.Judge // by the policy
+	environments []place
 	origin       origin
 }
+
+// place is an environment and what runs there.
+type place struct {
+	name    events.Slug
+	running registry.Artifact // its zero value: nothing of the app
+	origin  origin            // of what runs
+}
+
+// empty says that nothing of the app runs there.
+func (p place) empty() bool { return p.running == registry.Artifact{} }
 
 // verdict is a report that stands beside the artifact in the registry.
 type verdict struct {
@@ -71,30 +82,87 @@ type known struct {
 	envelope  dsse.Envelope
 }
 
-// perform judges the artifact, and sees to it that the signed report stands beside it. What was found out
-// about the same image under the same policy before is not found out again.
+// perform judges the artifact, and sees to it that the signed report stands beside it.
 func (x *effects) perform(ctx context.Context, j job, log io.Writer) (verdict, error) {
-	earlier, err := x.recall(ctx, j)
+	seen, err := x.look(ctx, j, log)
 	if err != nil {
 		return verdict{}, err
 	}
-	var report Report
-	var found []events.Finding
+	environments, err := x.compare(ctx, j, seen.findings, log)
+	if err != nil {
+		return verdict{}, err
+	}
+	seen.report.App, seen.report.Commit = j.origin.app, j.origin.commit
+	run := policy.RunFacts{App: j.origin.app, Elsewhere: j.origin.elsewhere}
+	return x.attest(ctx, j, seen.report.complete(seen.findings, j.judge, environments, run), seen.earlier)
+}
+
+// sight is what is to be said of an artifact, before it is judged.
+type sight struct {
+	report   Report
+	findings []events.Finding
+	earlier  *known // the report that the content is from; nil: it was looked at now
+}
+
+// look finds out what an artifact is made of and where it comes from. What was found out about the same image under
+// the same policy before is not found out again.
+func (x *effects) look(ctx context.Context, j job, log io.Writer) (sight, error) {
+	earlier, err := x.recall(ctx, j)
+	if err != nil {
+		return sight{}, err
+	}
+	seen := sight{earlier: earlier}
 	if earlier != nil {
 		fmt.Fprintf(log, "the image was looked at before under this policy: %s\n", earlier.referrer.URI())
-		report = earlier.report
-		found, _ = report.content()
-	} else if report, found, err = x.examine(ctx, j, log); err != nil {
-		return verdict{}, err
+		seen.report = earlier.report
+		seen.findings, _ = seen.report.content()
+	} else if seen.report, seen.findings, err = x.examine(ctx, j, log); err != nil {
+		return sight{}, err
 	}
 	genuine, refused, err := provenance.Find(ctx, x.registry, x.trust, j.artifact)
 	if err != nil {
-		return verdict{}, err
+		return sight{}, err
 	}
 	genuine, refused = borneOut(genuine, refused, j.origin.provenance, x.trust.PublicKeys(events.Build), time.Now())
-	report.App, report.Commit = j.origin.app, j.origin.commit
-	found = append(found, originFindings(j.origin, genuine, refused)...)
-	return x.attest(ctx, j, report.complete(found, j.policy, j.environments), earlier)
+	seen.findings = append(seen.findings, originFindings(j.origin, genuine, refused)...)
+	return seen, nil
+}
+
+// compare says of each finding in which environments what runs does not have it: as the same eyes see it now.
+func (x *effects) compare(ctx context.Context, j job, findings []events.Finding, log io.Writer) ([]policy.Environment, error) {
+	has := map[registry.Digest]map[string]bool{j.artifact.Digest: keysOf(findings)}
+	var all []policy.Environment
+	for _, p := range j.environments {
+		all = append(all, policy.Environment{Name: p.name, Against: string(p.running.Digest)})
+		there, looked := has[p.running.Digest]
+		if !looked && !p.empty() {
+			fmt.Fprintf(log, "comparing with %s, which runs in %s\n", p.running, p.name)
+			other := j
+			other.artifact, other.origin = p.running, p.origin
+			seen, err := x.look(ctx, other, log)
+			if errors.Is(err, registry.ErrNotFound) {
+				fmt.Fprintf(log, "it is no longer in the registry, so that everything counts as new: %v\n", err)
+			} else if err != nil {
+				return nil, fmt.Errorf("looking at what runs in %s: %w", p.name, err)
+			}
+			there = keysOf(seen.findings)
+			has[p.running.Digest] = there
+		}
+		for i, f := range findings {
+			if !there[policy.Key(f)] {
+				findings[i].NewIn = append(findings[i].NewIn, p.name)
+			}
+		}
+	}
+	return all, nil
+}
+
+func keysOf(findings []events.Finding) map[string]bool {
+	keys := map[string]bool{}
+	for _, f := range findings {
+		keys[policy.Key(f)] = true
+	}
+	return keys
 }
 
 // recall returns a report on the artifact's content under the same policy and by the same scanner; nil:
@@ -104,7 +172,7 @@ func (x *effects) recall(ctx context.Context, j job) (*known, error) {
 	if err != nil {
 		return nil, err
 	}
-	wanted := Report{Policy: j.policyDigest, Scanner: inventory.Version}.annotations()
+	wanted := Report{Policy: j.policyDigest, Scanner: Scanner}.annotations()
 	for _, r := range slices.Backward(referrers) {
 		if slices.ContainsFunc([]string{registry.PredicateTypeAnnotation, "dev.towpath.vet.policy", "dev.towpath.vet.scanner"},
 			func(name string) bool { return r.Annotations[name] != wanted[name] }) {
@@ -118,7 +186,7 @@ func (x *effects) recall(ctx context.Context, j job) (*known, error) {
 			return nil, err
 		}
 		report, statement, err := ReadReport(identity.PresentKeys{Trust: x.trust}, j.artifact, body)
-		if err != nil || report.Policy != j.policyDigest || report.Scanner != inventory.Version || report.Platform != x.cfg.Platform {
+		if err != nil || report.Policy != j.policyDigest || report.Scanner != Scanner || report.Platform != x.cfg.Platform {
 			continue
 		}
 		if _, all := report.content(); !all || len(report.Documents) == 0 {
@@ -132,7 +200,7 @@ func (x *effects) recall(ctx context.Context, j job) (*known, error) {
 
 // examine looks into the image and puts its SBOM beside it.
 func (x *effects) examine(ctx context.Context, j job, log io.Writer) (Report, []events.Finding, error) {
-	report := Report{Policy: j.policyDigest, Scanner: inventory.Version, Platform: x.cfg.Platform}
+	report := Report{Policy: j.policyDigest, Scanner: Scanner, Platform: x.cfg.Platform}
 	dir, err := os.MkdirTemp(x.work, "image-")
 	if err != nil {
 		return report, nil, fmt.Errorf("making a folder for the image: %w", err)

@@ -98,8 +98,12 @@ func (b bench) state(w events.Writer, a registry.Artifact, commit string) {
 const commit = "0123456789abcdef0123456789abcdef01234567"
 
 func jobFor(a registry.Artifact, p policy.Policy) job {
+	judge, err := p.Judge()
+	if err != nil {
+		panic(err)
+	}
 	return job{
-		artifact: a, policy: p, policyDigest: p.Digest(), environments: []events.Slug{"dev", "qa", "prod"},
+		artifact: a, policy: p, policyDigest: p.Digest(), judge: judge, environments: []place{{name: "dev"}, {name: "qa"}, {name: "prod"}},
 		origin: origin{app: "hello", commit: commit},
 	}
 }
@@ -193,7 +197,7 @@ func TestReportIsReused(t *testing.T) {
 	}
 	// More environments, under the first policy.
 	more := jobFor(a, policy.Default().Policy)
-	more.environments = append(more.environments, "live")
+	more.environments = append(more.environments, place{name: "live"})
 	fifth, _ := b.judge(more)
 	if fifth.reused || len(fifth.report.Verdicts) != 4 {
 		t.Errorf("%+v", fifth.report.Verdicts)
@@ -204,8 +208,53 @@ func TestReportIsReused(t *testing.T) {
 	}
 }
 
+// What keeps something out because it is new is compared with what runs there, as the same eyes see it.
+func TestFindingsAreComparedWithWhatRuns(t *testing.T) {
+	b := newBench(t)
+	agpl := imagetest.DebPackage{Name: "ghostscript", Version: "10", Licence: "AGPL-3+"}
+	image := func(packages ...imagetest.DebPackage) registry.Artifact {
+		a := b.push(imagetest.Image(t, imagetest.Layer(t, imagetest.Tar(t, imagetest.Debian(packages...)...))))
+		b.state(events.Build, a, commit)
+		return a
+	}
+	clean := image(imagetest.DebPackage{Name: "zlib1g", Version: "1", Licence: "Zlib"})
+	old := image(agpl)
+	agpl.Version = "11"
+	changed := image(agpl, imagetest.DebPackage{Name: "mongodb", Version: "1", Licence: "SSPL-1.0"})
+	gone := b.repository.At(registry.Digest("sha256:" + strings.Repeat("9", 64)))
+	for _, c := range []struct {
+		name     string
+		artifact registry.Artifact
+		prod     registry.Artifact
+		want     string // verdicts of dev, where nothing runs, and prod
+		newIn    string // of each finding
+	}{
+		{"nothing runs", old, registry.Artifact{}, "licence-denied base-unknown | warn fail", "[dev prod] [dev prod]"},
+		{"the same runs", old, old, "licence-denied base-unknown | warn warn", "[dev] [dev]"},
+		{"something clean runs", old, clean, "licence-denied base-unknown | warn fail", "[dev prod] [dev]"},
+		{"an older version runs, and something is added", changed, old, "licence-denied licence-denied base-unknown | warn fail", "[dev] [dev prod] [dev]"},
+		{"something clean follows", clean, old, "base-unknown | warn warn", "[dev]"},
+		{"what runs is gone from the registry", old, gone, "licence-denied base-unknown | warn fail", "[dev prod] [dev prod]"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			j := jobFor(c.artifact, policy.Default().Policy)
+			j.environments = []place{{name: "dev"}, {name: "prod", running: c.prod, origin: j.origin}}
+			for _, again := range []string{"first", "again"} {
+				v, log := b.judge(j)
+				var newIn []string
+				for _, f := range v.report.Findings {
+					newIn = append(newIn, fmt.Sprint(f.NewIn))
+				}
+				if rules(v.report) != c.want || strings.Join(newIn, " ") != c.newIn || v.report.Verdicts[1].Against != string(c.prod.Digest) {
+					t.Errorf("%s: %s new in %v\n%s", again, rules(v.report), newIn, log)
+				}
+			}
+		})
+	}
+}
+
 func TestForgedEvidence(t *testing.T) {
-	passing := Report{Policy: policy.Default().Policy.Digest(), Scanner: inventory.Version, Platform: "linux/amd64", App: "hello", Commit: commit,
+	passing := Report{Policy: policy.Default().Policy.Digest(), Scanner: Scanner, Platform: "linux/amd64", App: "hello", Commit: commit,
 		Documents: []Document{{spdxType, "sha256:" + strings.Repeat("0", 64)}},
 		Verdicts:  []events.EnvironmentVerdict{{Environment: "prod", Verdict: events.Pass}}}
 	// put puts a report beside an image that says it is about another, or is signed by another.

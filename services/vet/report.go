@@ -14,6 +14,7 @@ import (
 	"towpath.dev/pkg/policy"
 	"towpath.dev/pkg/registry"
 	"towpath.dev/pkg/registry/provenance"
+	"towpath.dev/services/vet/inventory"
 )
 
 // VerdictType is the predicate type of vet's in-toto statement: a Report.
@@ -28,8 +29,12 @@ const (
 	maxReport = 8 << 20
 )
 
+// Scanner names what looks into images: with another one the same image may have other findings.
+const Scanner = "towpath-vet-2 " + inventory.Version
+
 // Report is what vet says of an artifact: the predicate of the signed statement that stands beside it in
-// the registry. The same artifact, policy, scanner and origin give byte-identical reports.
+// the registry. The same artifact, policy, scanner and origin, and the same in the environments to compare with, give
+// byte-identical reports.
 type Report struct {
 	Policy       string                      `json:"policy"`           // digest
 	Scanner      string                      `json:"scanner"`          // what found the packages
@@ -124,10 +129,10 @@ func ReadReport(v provenance.Verifier, a registry.Artifact, body []byte) (Report
 }
 
 // complete adds what the findings amount to.
-func (r Report) complete(findings []events.Finding, p policy.Policy, environments []events.Slug) Report {
+func (r Report) complete(findings []events.Finding, judge *policy.Judge, environments []policy.Environment, run policy.RunFacts) Report {
 	findings = slices.Clone(findings)
 	slices.SortFunc(findings, policy.Worse)
-	r.Verdicts = policy.Evaluate(findings, p, environments)
+	r.Verdicts = judge.Evaluate(findings, environments, run)
 	r.Total, r.Counts = len(findings), map[string]int{}
 	for _, f := range findings {
 		r.Counts[f.Severity]++
@@ -136,11 +141,12 @@ func (r Report) complete(findings []events.Finding, p policy.Policy, environment
 	return r
 }
 
-// content returns the findings about the image itself, which do not depend on the run. It says no where
+// content returns the findings about the image itself, which do not depend on the run or on what runs. It says no where
 // the report does not list all of them.
 func (r Report) content() (found []events.Finding, all bool) {
 	for _, f := range r.Findings {
-		if !strings.HasPrefix(f.Rule, "provenance-") {
+		if f.Class != string(policy.ClassProvenance) {
+			f.NewIn = nil
 			found = append(found, f)
 		}
 	}
@@ -163,7 +169,7 @@ func (r Report) words() string {
 	}
 	fmt.Fprintf(&b, "packages: %d\nfindings: %d\n", r.Packages, r.Total)
 	for _, f := range r.inline() {
-		fmt.Fprintf(&b, "  %-8s %s: %s\n", f.Severity, f.Rule, f.Message)
+		fmt.Fprintf(&b, "  %-8s %s: %s%s\n", f.Severity, f.Rule, f.Message, r.newTo(f))
 		if f.Fix != "" {
 			fmt.Fprintf(&b, "           → %s\n", f.Fix)
 		}
@@ -175,4 +181,18 @@ func (r Report) words() string {
 		fmt.Fprintf(&b, "%s: %s\n", v.Environment, v.Verdict)
 	}
 	return b.String()
+}
+
+// newTo says where something runs that does not have a finding; empty: nowhere.
+func (r Report) newTo(f events.Finding) string {
+	var names []string
+	for _, v := range r.Verdicts {
+		if v.Against != "" && slices.Contains(f.NewIn, v.Environment) {
+			names = append(names, string(v.Environment))
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return " (what runs in " + strings.Join(names, ", ") + " does not have it)"
 }

@@ -291,10 +291,18 @@ func (s *Service) job(run *fold.Run) (job, error) {
 	if err != nil {
 		return refuse("reading the policy", err)
 	}
+	judge, err := pinned.Judge()
+	if err != nil {
+		return refuse("reading the policy", err)
+	}
 	return job{
-		artifact: repository.At(digest), policy: pinned, policyDigest: run.Policy, environments: environments(run),
-		origin: origin{app: run.App, commit: run.Start.SHA, elsewhere: run.Image, provenance: run.Artifact.Provenance},
+		artifact: repository.At(digest), policy: pinned, policyDigest: run.Policy, judge: judge,
+		environments: places(s.rt.Fold.App(run.App), run), origin: originOf(run),
 	}, nil
+}
+
+func originOf(run *fold.Run) origin {
+	return origin{app: run.App, commit: run.Start.SHA, elsewhere: run.Image, provenance: run.Artifact.Provenance}
 }
 
 // fenced returns a context that ends with errFenced as soon as the ledger says that the attempt is not to

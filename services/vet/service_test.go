@@ -209,7 +209,8 @@ func TestServiceJudgesWhatWasBuilt(t *testing.T) {
 	if run.Vet.Status != fold.Done || v == nil || v.Total != 0 || v.Policy != w.policy || v.ArtifactID != a.PURL() {
 		t.Fatalf("%+v %+v", run.Vet, v)
 	}
-	for _, env := range environments(run) {
+	for _, place := range places(w.vet.Fold.App(hello), run) {
+		env := place.name
 		if got, ok := run.VerdictFor(env); !ok || got.Verdict != events.Pass {
 			t.Errorf("%s: %+v", env, got)
 		}

@@ -47,12 +47,12 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 refused, 5 timed out
 		}
 	}
 	add(groupBegin, p.upCommand(), p.initCommand(), p.remoteCommand(), p.appCommand(), p.submitCommand())
-	add(groupLook, p.runsCommand(), p.showCommand(), p.logsCommand(), p.waitCommand(), p.stuckCommand(), p.envCommand(), p.eventsCommand(), p.auditCommand())
+	add(groupLook, p.runsCommand(), p.showCommand(), p.logsCommand(), p.waitCommand(), p.stuckCommand(), p.envCommand(), p.eventsCommand(), p.vetCommand(), p.auditCommand())
 	add(groupAct, p.approveCommand(), p.denyCommand(), p.replayCommand(), p.skipCommand(), p.promoteCommand(), p.rollbackCommand(),
 		p.cancelCommand(), p.holdCommand(), p.resumeCommand(), p.dismissCommand())
 	add(groupSettings, p.configCommand(), p.secretCommand(), p.settingsCommand())
 	add(groupOperate, p.witnessCommand())
-	add(groupOperate, p.doctorCommand(), p.rebuildCommand(), p.backupCommand(), p.restoreCommand(), p.actorCommand(), p.keysCommand(), p.busCommand(), p.versionCommand())
+	add(groupOperate, p.doctorCommand(), p.policyCommand(), p.rebuildCommand(), p.backupCommand(), p.restoreCommand(), p.actorCommand(), p.keysCommand(), p.busCommand(), p.versionCommand())
 	root.AddCommand(p.demoCommand(), p.credentialCommand(), p.hookCommand())
 	root.SetHelpCommandGroupID(groupOperate)
 	root.SetCompletionCommandGroupID(groupOperate)
