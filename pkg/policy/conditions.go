@@ -43,6 +43,10 @@ func defaultConditions() []Condition {
 			ID: "new-licence", When: `finding.rule == "licence-denied" && finding.isNew`, Severity: "high",
 			Message: "nothing that runs there is under this licence", Effects: strictButEarly(),
 		},
+		{
+			ID: "new-privilege", When: `finding.rule in ["setuid-program", "user-root"] && finding.isNew && !environment.first`, Severity: "medium",
+			Message: "what runs there does without", Effects: strictButEarly(),
+		},
 	}
 }
 

@@ -159,7 +159,7 @@ func TestConditionsOverDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := conditionIDs(p.Policy.Conditions); strings.Join(got, " ") != "new-base no-friday" {
+	if got := conditionIDs(p.Policy.Conditions); strings.Join(got, " ") != "new-base new-privilege no-friday" {
 		t.Errorf("conditions %v", got)
 	}
 	if failed, err := p.Policy.Test(p.Examples); err != nil || len(failed) != 0 || len(p.Examples) != 2 {

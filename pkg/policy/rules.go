@@ -14,8 +14,22 @@ const (
 	// BaseUnknown: the image's lowest layers are those of no trusted base. An image that holds nothing
 	// but its program, with no operating system below it, stands on no base and has no such finding.
 	BaseUnknown Rule = "base-unknown"
+	// DockerfileAddURL: ADD fetches from a URL and says no checksum, so that nobody knows what will come.
+	DockerfileAddURL Rule = "dockerfile-add-url"
+	// DockerfilePipeShell: RUN hands what it fetched to a shell, unseen.
+	DockerfilePipeShell Rule = "dockerfile-pipe-shell"
+	// DockerfileSecret: ARG or ENV holds a secret, which everybody who has the image can read.
+	DockerfileSecret Rule = "dockerfile-secret"
+	// DockerfileUnpinnedBase: FROM names an image by a tag, which can be moved, and not by digest.
+	DockerfileUnpinnedBase Rule = "dockerfile-unpinned-base"
+	// DockerfileUnpinnedPackage: RUN installs packages without their versions.
+	DockerfileUnpinnedPackage Rule = "dockerfile-unpinned-package"
+	// DockerfileUnread: the Dockerfile that the image was built from could not be read as one.
+	DockerfileUnread Rule = "dockerfile-unread"
 	// FileUnread: a file that looks like a list of packages could not be read as one.
 	FileUnread Rule = "file-unread"
+	// HealthcheckMissing: neither the image nor its pipeline says how to tell that it is healthy.
+	HealthcheckMissing Rule = "healthcheck-missing"
 	// ImageMalformed: a layer is cut short, is no tar, is not the one that the configuration names, or
 	// tries to write outside of the image.
 	ImageMalformed Rule = "image-malformed"
@@ -30,6 +44,8 @@ const (
 	LicenceUnknown Rule = "licence-unknown"
 	// PlatformUnread: the image has variants for other platforms, which vet did not look at.
 	PlatformUnread Rule = "platform-unread"
+	// PortPrivileged: the image exposes a port below 1024.
+	PortPrivileged Rule = "port-privileged"
 	// ProvenanceMissing: no statement says how the image was made.
 	ProvenanceMissing Rule = "provenance-missing"
 	// ProvenanceMismatch: the statement is genuine but tells of another commit or repository than the
@@ -40,6 +56,12 @@ const (
 	ProvenanceForged Rule = "provenance-forged"
 	// ScanIncomplete: the analysis of the image broke off, so that there may be more in it.
 	ScanIncomplete Rule = "scan-incomplete"
+	// SetuidProgram: whoever runs a program runs it as its owner or group, whoever they are.
+	SetuidProgram Rule = "setuid-program"
+	// SetuidShell: the same of a shell or an interpreter, so of everything.
+	SetuidShell Rule = "setuid-shell"
+	// UserRoot: the image's processes run as root unless somebody says otherwise.
+	UserRoot Rule = "user-root"
 )
 
 // RuleInfo describes a rule.
@@ -55,15 +77,16 @@ type Class string
 
 // The classes.
 const (
-	ClassBase       Class = "base"  // what the image stands on
-	ClassImage      Class = "image" // its form and its configuration
+	ClassBase       Class = "base"       // what the image stands on
+	ClassDockerfile Class = "dockerfile" // how it is built
+	ClassImage      Class = "image"      // its form and its configuration
 	ClassLicence    Class = "licence"
 	ClassProvenance Class = "provenance" // where it comes from
 	ClassScan       Class = "scan"       // what vet could not look at
 )
 
 // Classes are all classes.
-var Classes = []Class{ClassBase, ClassImage, ClassLicence, ClassProvenance, ClassScan}
+var Classes = []Class{ClassBase, ClassDockerfile, ClassImage, ClassLicence, ClassProvenance, ClassScan}
 
 // Severities are all severities, the gravest last.
 var Severities = []string{"low", "medium", "high", "critical"}
@@ -83,17 +106,28 @@ func everywhere(v events.Verdict) Effects { return Effects{DefaultEnvironment: v
 // anybody on the first day. What is new in production is a matter of conditions (see Conditions).
 var Rules = []RuleInfo{
 	{BaseUnknown, "medium", ClassBase, everywhere(events.Warn)},
+	{DockerfileAddURL, "medium", ClassDockerfile, everywhere(events.Warn)},
+	{DockerfilePipeShell, "high", ClassDockerfile, everywhere(events.Warn)},
+	{DockerfileSecret, "high", ClassDockerfile, strictButEarly()},
+	{DockerfileUnpinnedBase, "low", ClassDockerfile, everywhere(events.Warn)},
+	{DockerfileUnpinnedPackage, "low", ClassDockerfile, everywhere(events.Pass)},
+	{DockerfileUnread, "low", ClassScan, everywhere(events.Warn)},
 	{FileUnread, "low", ClassScan, everywhere(events.Warn)},
+	{HealthcheckMissing, "low", ClassImage, everywhere(events.Warn)},
 	{ImageMalformed, "critical", ClassImage, everywhere(events.Fail)},
 	{ImageTooLarge, "high", ClassImage, everywhere(events.Fail)},
 	{LicenceDenied, "high", ClassLicence, everywhere(events.Warn)},
 	{LicenceReview, "medium", ClassLicence, everywhere(events.Warn)},
 	{LicenceUnknown, "low", ClassLicence, everywhere(events.Warn)},
 	{PlatformUnread, "low", ClassScan, everywhere(events.Warn)},
+	{PortPrivileged, "low", ClassImage, everywhere(events.Warn)},
 	{ProvenanceForged, "critical", ClassProvenance, everywhere(events.Fail)},
 	{ProvenanceMismatch, "high", ClassProvenance, strictButEarly()},
 	{ProvenanceMissing, "medium", ClassProvenance, everywhere(events.Warn)},
 	{ScanIncomplete, "high", ClassScan, strictButEarly()},
+	{SetuidProgram, "medium", ClassImage, everywhere(events.Warn)},
+	{SetuidShell, "critical", ClassImage, everywhere(events.Fail)},
+	{UserRoot, "medium", ClassImage, everywhere(events.Warn)},
 }
 
 // rule returns what is known of a rule.

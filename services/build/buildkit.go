@@ -47,8 +47,9 @@ type recipe struct {
 
 // built is an image that the engine has.
 type built struct {
-	id    string // digest of its configuration, "sha256:…"
-	bases []base
+	id         string // digest of its configuration, "sha256:…"
+	bases      []base
+	dockerfile []byte
 }
 
 // base is an image that a Dockerfile builds upon.
@@ -180,7 +181,7 @@ func (c Config) make(ctx context.Context, e *engine.Engine, r recipe, out io.Wri
 	if _, err := digest.Parse(id); err != nil {
 		return built{}, fmt.Errorf("building the image: the engine named no image (%q)", id)
 	}
-	return built{id: id, bases: seen.list()}, nil
+	return built{id: id, bases: seen.list(), dockerfile: s.text}, nil
 }
 
 // dial opens BuildKit's API inside the engine.

@@ -2,9 +2,12 @@ package build
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -207,7 +210,8 @@ func (x *effects) create(ctx context.Context, e *engine.Engine, j job, co *check
 	}
 	fmt.Fprintf(out, "image: %s (pushed in %.1fs)\n", artifact, time.Since(pushing).Seconds())
 	statement := x.predicate(j, co, w.inputs, w.platform, began)
-	statement.BuildDefinition.ResolvedDependencies = append(gitDependencies(co, j.source.ref), baseDependencies(image.bases)...)
+	statement.BuildDefinition.ResolvedDependencies = slices.Concat(
+		gitDependencies(co, j.source.ref), baseDependencies(image.bases), dockerfileDependency(co, j, image.dockerfile))
 	statement.RunDetails.Metadata.FinishedOn = time.Now().UTC().Truncate(time.Millisecond)
 	signed, err := provenance.Attach(ctx, x.registry, x.signer, artifact, statement)
 	if err != nil {
@@ -289,15 +293,30 @@ func gitDependencies(co *checkout, ref string) []provenance.Dependency {
 	return all
 }
 
-// fromElsewhere are submodules and base images as an earlier build of the same tree has stated them.
+// fromElsewhere are submodules, base images and the Dockerfile as an earlier build of the same tree has stated them.
 func fromElsewhere(p provenance.Predicate) []provenance.Dependency {
 	return p.BuildDefinition.ResolvedDependencies[min(1, len(p.BuildDefinition.ResolvedDependencies)):]
+}
+
+// maxKept is the most that a Dockerfile may have to be kept in the provenance, in bytes.
+const maxKept = 128 << 10
+
+// dockerfileDependency is the Dockerfile with its text, by which vet judges how the image was made.
+func dockerfileDependency(co *checkout, j job, text []byte) []provenance.Dependency {
+	if len(text) > maxKept {
+		return nil
+	}
+	sum := sha256.Sum256(text)
+	return []provenance.Dependency{{
+		URI:  "git+" + co.repository.text + "#" + j.definition.Build.Dockerfile,
+		Name: provenance.DockerfileName, Digest: map[string]string{"sha256": hex.EncodeToString(sum[:])}, Content: text,
+	}}
 }
 
 func baseDependencies(bases []base) []provenance.Dependency {
 	var all []provenance.Dependency
 	for _, b := range bases {
-		d := provenance.Dependency{URI: "docker-image://" + b.Ref}
+		d := provenance.Dependency{URI: provenance.BaseURI + b.Ref}
 		if digest, err := registry.ParseDigest(b.Digest); err == nil {
 			d.Digest = map[string]string{"sha256": digest.Hex()}
 		}

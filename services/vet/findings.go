@@ -6,6 +6,8 @@ import (
 	"strings"
 	"unicode"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"towpath.dev/events"
 	"towpath.dev/pkg/policy"
 	"towpath.dev/services/vet/inventory"
@@ -20,6 +22,10 @@ type content struct {
 	broke     error                // why the inventory could not be made; nil: nothing broke
 	others    []string             // platforms of the artifact that were not looked at
 	platform  string               // the one that was
+
+	config     *v1.Config // how it is to be run; nil: not known
+	users      map[string]string
+	privileged []layers.Privileged
 }
 
 // Lengths of texts in findings, in bytes: they go into an event, of which there is a largest size.
@@ -65,6 +71,8 @@ func contentFindings(c content, p policy.Policy) []events.Finding {
 		}
 	}
 	found = append(found, baseFindings(c, p.Bases)...)
+	found = append(found, configFindings(c)...)
+	found = append(found, privilegedFindings(c, baseOf(c.diffIDs, p.Bases))...)
 	slices.SortFunc(found, policy.Worse)
 	return found
 }

@@ -18,6 +18,7 @@ type origin struct {
 	app       events.Slug
 	commit    string // empty: not known, so any will do
 	elsewhere bool   // another CI built the image
+	health    bool   // the run's definition says how to tell that the service is healthy
 	// provenance is the digest of the statement that the ledger names; empty: none.
 	provenance string
 }
@@ -43,15 +44,26 @@ func borneOut(
 	return good, refused
 }
 
-// originFindings judges what was stated about how the image was made. One genuine statement about the
-// run's commit is enough, whatever else claims to be one.
-func originFindings(o origin, genuine []provenance.Signed, refused []provenance.Refused) []events.Finding {
-	var stated []string
+// madeBy returns the statement about the run's commit; nil: there is none.
+func madeBy(o origin, genuine []provenance.Signed) *provenance.Predicate {
 	for _, s := range genuine {
 		from := s.Predicate.BuildDefinition
 		if (o.commit == "" || from.ExternalParameters.Commit == o.commit) && from.InternalParameters.App == string(o.app) {
-			return nil
+			return &s.Predicate
 		}
+	}
+	return nil
+}
+
+// originFindings judges what was stated about how the image was made. One genuine statement about the
+// run's commit is enough, whatever else claims to be one.
+func originFindings(o origin, genuine []provenance.Signed, refused []provenance.Refused) []events.Finding {
+	if madeBy(o, genuine) != nil {
+		return nil
+	}
+	var stated []string
+	for _, s := range genuine {
+		from := s.Predicate.BuildDefinition
 		stated = append(stated, fmt.Sprintf("commit %s of app %s", short(from.ExternalParameters.Commit), from.InternalParameters.App))
 	}
 	switch {

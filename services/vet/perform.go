@@ -125,6 +125,10 @@ func (x *effects) look(ctx context.Context, j job, log io.Writer) (sight, error)
 	}
 	genuine, refused = borneOut(genuine, refused, j.origin.provenance, x.trust.PublicKeys(events.Build), time.Now())
 	seen.findings = append(seen.findings, originFindings(j.origin, genuine, refused)...)
+	if made := madeBy(j.origin, genuine); made != nil {
+		seen.findings = dockerfileFindings(seen.findings, *made)
+	}
+	seen.findings = healthy(seen.findings, j.origin.health)
 	return seen, nil
 }
 
@@ -263,7 +267,7 @@ func (x *effects) fetch(ctx context.Context, j job, dir string) (content, *layer
 	if err != nil {
 		return c, nil, err
 	}
-	c.faults, c.diffIDs = image.Faults, image.DiffIDs
+	c.withConfig(image)
 	return c, image, nil
 }
 

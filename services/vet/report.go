@@ -30,7 +30,7 @@ const (
 )
 
 // Scanner names what looks into images: with another one the same image may have other findings.
-const Scanner = "towpath-vet-2 " + inventory.Version
+const Scanner = "towpath-vet-3 " + inventory.Version
 
 // Report is what vet says of an artifact: the predicate of the signed statement that stands beside it in
 // the registry. The same artifact, policy, scanner and origin, and the same in the environments to compare with, give
@@ -145,7 +145,10 @@ func (r Report) complete(findings []events.Finding, judge *policy.Judge, environ
 // the report does not list all of them.
 func (r Report) content() (found []events.Finding, all bool) {
 	for _, f := range r.Findings {
-		if f.Class != string(policy.ClassProvenance) {
+		if !fromSource(f) {
+			if f.Line > 0 {
+				f.Path, f.Line = "", 0
+			}
 			f.NewIn = nil
 			found = append(found, f)
 		}

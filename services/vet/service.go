@@ -302,7 +302,11 @@ func (s *Service) job(run *fold.Run) (job, error) {
 }
 
 func originOf(run *fold.Run) origin {
-	return origin{app: run.App, commit: run.Start.SHA, elsewhere: run.Image, provenance: run.Artifact.Provenance}
+	o := origin{app: run.App, commit: run.Start.SHA, elsewhere: run.Image, provenance: run.Artifact.Provenance}
+	if s := run.Definition.Service; s != nil {
+		o.health = s.Health.Path != "" || len(s.Health.Command) > 0
+	}
+	return o
 }
 
 // fenced returns a context that ends with errFenced as soon as the ledger says that the attempt is not to

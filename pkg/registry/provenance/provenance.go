@@ -82,11 +82,43 @@ type InternalParameters struct {
 	ReusedFrom int `json:"reusedFrom,omitempty"`
 }
 
-// Dependency is something that the build read.
+// Dependency is something that the build read: an in-toto resource descriptor.
 type Dependency struct {
 	URI    string            `json:"uri"`
 	Digest map[string]string `json:"digest,omitempty"`
+	// Name is DockerfileName for the Dockerfile, which alone has Content: its text.
+	Name    string `json:"name,omitempty"`
+	Content []byte `json:"content,omitempty"`
 }
+
+// DockerfileName names the dependency that is the Dockerfile.
+const DockerfileName = "Dockerfile"
+
+// Dockerfile returns the text of the Dockerfile that the image was built from; nil: the build did not keep it.
+func (p Predicate) Dockerfile() []byte {
+	for _, d := range p.BuildDefinition.ResolvedDependencies {
+		if d.Name == DockerfileName {
+			return d.Content
+		}
+	}
+	return nil
+}
+
+// BaseDigest returns the digest ("sha256:…") that an image which the Dockerfile builds upon was resolved to; empty: it is
+// not known. The name may be written as in a Dockerfile: "debian:12".
+func (p Predicate) BaseDigest(image string) string {
+	for _, name := range []string{image, "docker.io/" + image, "docker.io/library/" + image, image + ":latest", "docker.io/library/" + image + ":latest"} {
+		for _, d := range p.BuildDefinition.ResolvedDependencies {
+			if d.URI == BaseURI+name && d.Digest["sha256"] != "" {
+				return "sha256:" + d.Digest["sha256"]
+			}
+		}
+	}
+	return ""
+}
+
+// BaseURI begins the URI of an image that a Dockerfile builds upon.
+const BaseURI = "docker-image://"
 
 // RunDetails say who built, and when.
 type RunDetails struct {

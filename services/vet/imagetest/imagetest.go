@@ -79,7 +79,23 @@ func Image(t testing.TB, layers ...v1.Layer) v1.Image {
 	config = config.DeepCopy()
 	config.OS, config.Architecture = "linux", "amd64"
 	config.Created = v1.Time{Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
-	config.Config.Cmd = []string{"/app"}
+	config.Config.Cmd, config.Config.User = []string{"/app"}, "65532:65532"
+	config.Config.Healthcheck = &v1.HealthConfig{Test: []string{"CMD", "/app", "healthy"}}
+	if image, err = mutate.ConfigFile(image, config); err != nil {
+		t.Fatal(err)
+	}
+	return image
+}
+
+// With returns an image with another configuration.
+func With(t testing.TB, image v1.Image, change func(*v1.Config)) v1.Image {
+	t.Helper()
+	config, err := image.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config = config.DeepCopy()
+	change(&config.Config)
 	if image, err = mutate.ConfigFile(image, config); err != nil {
 		t.Fatal(err)
 	}

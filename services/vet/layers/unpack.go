@@ -8,6 +8,7 @@ package layers
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -15,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	gopath "path"
 	"path/filepath"
 	"strings"
 
@@ -61,7 +63,12 @@ type Image struct {
 	Faults   []Fault
 	// Big are the paths of files of more than 64 MiB that are neither programs nor archives. They are not
 	// to be parsed.
-	Big     []string
+	Big []string
+	// Privileged are the programs that whoever runs them runs as their owner or group, of the image as it runs, sorted by
+	// path: at most 1,000.
+	Privileged []Privileged
+	// Users are the user ids by name, as the image's /etc/passwd has them.
+	Users   map[string]string
 	Files   int
 	Bytes   int64
 	layers  []diskLayer
@@ -74,7 +81,7 @@ func (i *Image) Whole() bool { return len(i.Faults) == 0 }
 // Unpack reads every layer of image into dir. Reading stops at the first fault that makes the rest
 // meaningless. An error is the registry's, the disk's or ctx's.
 func Unpack(ctx context.Context, image v1.Image, dir string, limits Limits) (*Image, error) {
-	u := &unpacking{ctx: ctx, dir: dir, limits: limits, image: &Image{}}
+	u := &unpacking{ctx: ctx, dir: dir, limits: limits, image: &Image{}, modes: newModes()}
 	remoteLayers, err := u.open(image)
 	if err != nil || !u.image.Whole() {
 		return u.image, err
@@ -91,6 +98,8 @@ func Unpack(ctx context.Context, image v1.Image, dir string, limits Limits) (*Im
 			break
 		}
 	}
+	u.image.Privileged = u.modes.list()
+	u.image.Users = users(u.passwd)
 	return u.image, nil
 }
 
@@ -100,6 +109,8 @@ type unpacking struct {
 	dir    string
 	limits Limits
 	image  *Image
+	modes  modes
+	passwd []byte
 }
 
 func (u *unpacking) fault(kind Kind, layer, path, format string, args ...any) {
@@ -224,7 +235,9 @@ func (u *unpacking) walk(layer string, source io.Reader, content *countingWriter
 			u.fault(TooLarge, layer, "", "the image has more than %d files", u.limits.Files)
 			return nil
 		}
-		u.entry(layer, header, archive)
+		if err := u.entry(layer, header, archive); err != nil {
+			return err
+		}
 		if header.Size > u.limits.Bytes {
 			u.fault(TooLarge, layer, header.Name, "the file has %d MiB, the whole image may have %d MiB", header.Size>>20, u.limits.Bytes>>20)
 			return nil
@@ -234,21 +247,32 @@ func (u *unpacking) walk(layer string, source io.Reader, content *countingWriter
 	return err
 }
 
-// entry looks at one header.
-func (u *unpacking) entry(layer string, header *tar.Header, content io.Reader) {
+// entry looks at one header. An error is the archive's.
+func (u *unpacking) entry(layer string, header *tar.Header, content io.Reader) error {
 	if escapes(header.Name) {
 		u.fault(Malformed, layer, header.Name, "the entry leads out of the image")
 	}
 	if header.Typeflag == tar.TypeLink && escapes(header.Linkname) {
 		u.fault(Malformed, layer, header.Name, "the hard link leads out of the image, to %.200q", header.Linkname)
 	}
+	path := absolute(header.Name)
 	if header.Typeflag == tar.TypeReg && header.Size >= bigFile {
 		var magic [4]byte
 		if n, _ := io.ReadFull(content, magic[:]); !isProgram(magic[:n]) {
-			u.image.Big = append(u.image.Big, "/"+strings.TrimLeft(strings.TrimPrefix(header.Name, "./"), "/"))
+			u.image.Big = append(u.image.Big, path)
 		}
+		content = io.MultiReader(bytes.NewReader(magic[:]), content)
 	}
+	if path == passwdPath && header.Typeflag == tar.TypeReg {
+		text, err := io.ReadAll(io.LimitReader(content, maxPasswd))
+		u.passwd = text
+		return err
+	}
+	return u.modes.entry(layer, path, header, content)
 }
+
+// absolute is an entry's path in the image.
+func absolute(name string) string { return gopath.Clean("/" + name) }
 
 // escapes reports whether a path has a ".." that leads above its root.
 func escapes(path string) bool {
