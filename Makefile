@@ -129,6 +129,7 @@ tools: ## Show which versions of the tools are used here, and what is missing
 	@go version; git --version; make --version | head -n 1
 	@command -v docker >/dev/null && docker version --format 'Docker Engine {{.Server.Version}}, client {{.Client.Version}}' || echo "docker: no program or no Engine; deployments/engine.sh gets one"
 	@command -v gcc >/dev/null && gcc --version | head -n 1 || echo "gcc: missing, so tests run without the race detector"
+	@PATH=$$PATH:/usr/sbin command -v clamd >/dev/null && PATH=$$PATH:/usr/sbin clamd --version || echo "clamd: missing, and vet's tests need it (apt-get install --no-install-recommends clamav-daemon)"
 	@echo "staticcheck: $(STATICCHECK)"
 
 .PHONY: clean

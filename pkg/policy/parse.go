@@ -84,6 +84,7 @@ func (r reader) platform(node *yaml.Node, p *Platform) {
 		"registry": func(n *yaml.Node, key string) { r.registry(n, key, &p.Registry) },
 		"witness":  func(n *yaml.Node, key string) { r.witness(n, key, &p.Witness) },
 		"limits":   func(n *yaml.Node, key string) { r.limits(n, key, &p.Limits) },
+		"vet":      func(n *yaml.Node, key string) { r.vet(n, key, &p.Vet) },
 		"notify":   func(n *yaml.Node, key string) { p.Notify = r.receivers(n, key) },
 		"settings": func(n *yaml.Node, key string) {
 			r.environments(n, key, func(env events.Slug, n *yaml.Node, key string) { p.Settings[env] = r.stores(n, key) })
@@ -208,6 +209,19 @@ func (r reader) registry(node *yaml.Node, key string, reg *Registry) {
 			reg.Address = r.Matching(n, key, 255, `host[:port][/path] in lower case, without "https://"`, func(s string) bool {
 				return s == "" || addressPattern.MatchString(s)
 			})
+		},
+	})
+}
+
+func (r reader) vet(node *yaml.Node, key string, v *Vet) {
+	r.Fields(node, key, fields{
+		"clamd": func(n *yaml.Node, key string) {
+			v.Clamd = r.Matching(n, key, maxText, "unix:///absolute/path or tcp://host:port", func(s string) bool {
+				return s == "" || isHost(s) && !strings.HasPrefix(s, "ssh:")
+			})
+		},
+		"signatures": func(n *yaml.Node, key string) {
+			v.Signatures = r.Matching(n, key, maxText, "the absolute path of a folder", func(s string) bool { return s == "" || strings.HasPrefix(s, "/") })
 		},
 	})
 }

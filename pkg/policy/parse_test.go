@@ -99,6 +99,7 @@ engines:
     prod: {host: "tcp://prod-1:2376", publish: 10.0.0.5, tls: {ca: ca.pem, cert: cert.pem, key: key.pem}}
 registry: {address: registry.example.com:5000/towpath}
 limits: {build: {timeout: 5m, cpus: 0.5}, push: 64MiB}
+vet: {clamd: "tcp://clamd:3310", signatures: /etc/towpath/signatures}
 policy:
   licences: {deny: [gpl-2.0, GPL-3.0+, "mit WITH llvm-exception"], others: review}
   rules: {base-unknown: {prod: fail, default: warn}, licence-unknown: pass}
@@ -115,6 +116,7 @@ policy:
 	want.Engines.Environments["prod"] = Engine{Host: "tcp://prod-1:2376", Publish: "10.0.0.5", TLS: TLS{"ca.pem", "cert.pem", "key.pem"}}
 	want.Registry.Address = "registry.example.com:5000/towpath"
 	want.Limits.Build.Timeout, want.Limits.Build.CPUs, want.Limits.Push = 5*time.Minute, 0.5, 64<<20
+	want.Vet = Vet{Clamd: "tcp://clamd:3310", Signatures: "/etc/towpath/signatures"}
 	want.Policy.Licences.Deny = []string{"GPL-2.0-only", "GPL-3.0-or-later", "MIT WITH LLVM-exception"}
 	want.Policy.Licences.Others = Review
 	want.Policy.Rules[BaseUnknown] = Effects{"prod": events.Fail, DefaultEnvironment: events.Warn}
@@ -205,7 +207,7 @@ func TestLoadNamesTheFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := Load(path)
-	if err == nil || !strings.HasPrefix(err.Error(), path+":1: polici: unknown key; allowed: engines, limits, notify, policy, registry, settings, witness; did you mean policy?") {
+	if err == nil || !strings.HasPrefix(err.Error(), path+":1: polici: unknown key; allowed: engines, limits, notify, policy, registry, settings, vet, witness; did you mean policy?") {
 		t.Errorf("unknown key: %v", err)
 	}
 }

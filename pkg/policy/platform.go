@@ -29,6 +29,7 @@ type Platform struct {
 	Registry Registry
 	Witness  Witness
 	Limits   Limits
+	Vet      Vet
 	Notify   []Receiver
 	Settings map[events.Slug]Stores // always has DefaultEnvironment
 	Policy   Policy
@@ -87,6 +88,12 @@ type Registry struct {
 type Witness struct {
 	URL string // http:// or https://
 	Key string // verifier key, as the witness prints it: "name+0123abcd+base64"
+}
+
+// Vet says what vetting looks for malicious files with, besides what it knows itself.
+type Vet struct {
+	Clamd      string // unix:///path or tcp://host:port; empty: none
+	Signatures string // folder of .hsb and .ndb files; empty: none
 }
 
 // Limits are the largest amounts of anything that a pushed tree can make the platform use. No policy

@@ -11,6 +11,9 @@ type Rule string
 
 // The rules.
 const (
+	// ArchiveUnread: an archive in the image is encrypted, broken, or lies too deep in others, so that not all of it was
+	// looked at.
+	ArchiveUnread Rule = "archive-unread"
 	// BaseUnknown: the image's lowest layers are those of no trusted base. An image that holds nothing
 	// but its program, with no operating system below it, stands on no base and has no such finding.
 	BaseUnknown Rule = "base-unknown"
@@ -42,6 +45,8 @@ const (
 	LicenceReview Rule = "licence-review"
 	// LicenceUnknown: nothing says a package's licence, or what it says names no licence of the SPDX list.
 	LicenceUnknown Rule = "licence-unknown"
+	// Malware: a file, or one in an archive, is known to be malicious.
+	Malware Rule = "malware"
 	// PlatformUnread: the image has variants for other platforms, which vet did not look at.
 	PlatformUnread Rule = "platform-unread"
 	// PortPrivileged: the image exposes a port below 1024.
@@ -56,6 +61,11 @@ const (
 	ProvenanceForged Rule = "provenance-forged"
 	// ScanIncomplete: the analysis of the image broke off, so that there may be more in it.
 	ScanIncomplete Rule = "scan-incomplete"
+	// Secret: a file in a layer, deleted later or not, or the image's environment holds what only a secret looks like: a private
+	// key, an access token.
+	Secret Rule = "secret"
+	// SecretSuspected: the same of what looks like a secret, and may be none.
+	SecretSuspected Rule = "secret-suspected"
 	// SetuidProgram: whoever runs a program runs it as its owner or group, whoever they are.
 	SetuidProgram Rule = "setuid-program"
 	// SetuidShell: the same of a shell or an interpreter, so of everything.
@@ -81,12 +91,14 @@ const (
 	ClassDockerfile Class = "dockerfile" // how it is built
 	ClassImage      Class = "image"      // its form and its configuration
 	ClassLicence    Class = "licence"
+	ClassMalware    Class = "malware"
 	ClassProvenance Class = "provenance" // where it comes from
 	ClassScan       Class = "scan"       // what vet could not look at
+	ClassSecret     Class = "secret"
 )
 
 // Classes are all classes.
-var Classes = []Class{ClassBase, ClassDockerfile, ClassImage, ClassLicence, ClassProvenance, ClassScan}
+var Classes = []Class{ClassBase, ClassDockerfile, ClassImage, ClassLicence, ClassMalware, ClassProvenance, ClassScan, ClassSecret}
 
 // Severities are all severities, the gravest last.
 var Severities = []string{"low", "medium", "high", "critical"}
@@ -105,6 +117,7 @@ func everywhere(v events.Verdict) Effects { return Effects{DefaultEnvironment: v
 // a broken image) fails everywhere; what is merely not known, or not as it should be, is said and does not stop
 // anybody on the first day. What is new in production is a matter of conditions (see Conditions).
 var Rules = []RuleInfo{
+	{ArchiveUnread, "medium", ClassScan, everywhere(events.Warn)},
 	{BaseUnknown, "medium", ClassBase, everywhere(events.Warn)},
 	{DockerfileAddURL, "medium", ClassDockerfile, everywhere(events.Warn)},
 	{DockerfilePipeShell, "high", ClassDockerfile, everywhere(events.Warn)},
@@ -119,12 +132,15 @@ var Rules = []RuleInfo{
 	{LicenceDenied, "high", ClassLicence, everywhere(events.Warn)},
 	{LicenceReview, "medium", ClassLicence, everywhere(events.Warn)},
 	{LicenceUnknown, "low", ClassLicence, everywhere(events.Warn)},
+	{Malware, "critical", ClassMalware, everywhere(events.Fail)},
 	{PlatformUnread, "low", ClassScan, everywhere(events.Warn)},
 	{PortPrivileged, "low", ClassImage, everywhere(events.Warn)},
 	{ProvenanceForged, "critical", ClassProvenance, everywhere(events.Fail)},
 	{ProvenanceMismatch, "high", ClassProvenance, strictButEarly()},
 	{ProvenanceMissing, "medium", ClassProvenance, everywhere(events.Warn)},
 	{ScanIncomplete, "high", ClassScan, strictButEarly()},
+	{Secret, "critical", ClassSecret, everywhere(events.Fail)},
+	{SecretSuspected, "medium", ClassSecret, everywhere(events.Warn)},
 	{SetuidProgram, "medium", ClassImage, everywhere(events.Warn)},
 	{SetuidShell, "critical", ClassImage, everywhere(events.Fail)},
 	{UserRoot, "medium", ClassImage, everywhere(events.Warn)},

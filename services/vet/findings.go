@@ -26,6 +26,9 @@ type content struct {
 	config     *v1.Config // how it is to be run; nil: not known
 	users      map[string]string
 	privileged []layers.Privileged
+	files      []found // by layer
+	// secretNames and suspectedNames are variables of config.
+	secretNames, suspectedNames []string
 }
 
 // Lengths of texts in findings, in bytes: they go into an event, of which there is a largest size.
@@ -72,7 +75,9 @@ func contentFindings(c content, p policy.Policy) []events.Finding {
 	}
 	found = append(found, baseFindings(c, p.Bases)...)
 	found = append(found, configFindings(c)...)
-	found = append(found, privilegedFindings(c, baseOf(c.diffIDs, p.Bases))...)
+	base := baseOf(c.diffIDs, p.Bases)
+	found = append(found, privilegedFindings(c, base)...)
+	found = append(found, fileFindings(c, base)...)
 	slices.SortFunc(found, policy.Worse)
 	return found
 }

@@ -31,6 +31,7 @@ type effects struct {
 	signer   provenance.Signer
 	trust    *identity.Trust
 	taker    *inventory.Taker
+	files    *files
 	work     string // folder of this process
 }
 
@@ -42,6 +43,7 @@ type job struct {
 	judge        *policy.Judge // by the policy
 	environments []place
 	origin       origin
+	scanner      string // what looks into it; perform says so
 }
 
 // place is an environment and what runs there.
@@ -84,6 +86,10 @@ type known struct {
 
 // perform judges the artifact, and sees to it that the signed report stands beside it.
 func (x *effects) perform(ctx context.Context, j job, log io.Writer) (verdict, error) {
+	var err error
+	if j.scanner, err = x.files.version(ctx); err != nil {
+		return verdict{}, err
+	}
 	seen, err := x.look(ctx, j, log)
 	if err != nil {
 		return verdict{}, err
@@ -176,7 +182,7 @@ func (x *effects) recall(ctx context.Context, j job) (*known, error) {
 	if err != nil {
 		return nil, err
 	}
-	wanted := Report{Policy: j.policyDigest, Scanner: Scanner}.annotations()
+	wanted := Report{Policy: j.policyDigest, Scanner: j.scanner}.annotations()
 	for _, r := range slices.Backward(referrers) {
 		if slices.ContainsFunc([]string{registry.PredicateTypeAnnotation, "dev.towpath.vet.policy", "dev.towpath.vet.scanner"},
 			func(name string) bool { return r.Annotations[name] != wanted[name] }) {
@@ -190,7 +196,7 @@ func (x *effects) recall(ctx context.Context, j job) (*known, error) {
 			return nil, err
 		}
 		report, statement, err := ReadReport(identity.PresentKeys{Trust: x.trust}, j.artifact, body)
-		if err != nil || report.Policy != j.policyDigest || report.Scanner != Scanner || report.Platform != x.cfg.Platform {
+		if err != nil || report.Policy != j.policyDigest || report.Scanner != j.scanner || report.Platform != x.cfg.Platform {
 			continue
 		}
 		if _, all := report.content(); !all || len(report.Documents) == 0 {
@@ -204,7 +210,7 @@ func (x *effects) recall(ctx context.Context, j job) (*known, error) {
 
 // examine looks into the image and puts its SBOM beside it.
 func (x *effects) examine(ctx context.Context, j job, log io.Writer) (Report, []events.Finding, error) {
-	report := Report{Policy: j.policyDigest, Scanner: Scanner, Platform: x.cfg.Platform}
+	report := Report{Policy: j.policyDigest, Scanner: j.scanner, Platform: x.cfg.Platform}
 	dir, err := os.MkdirTemp(x.work, "image-")
 	if err != nil {
 		return report, nil, fmt.Errorf("making a folder for the image: %w", err)
@@ -226,6 +232,12 @@ func (x *effects) examine(ctx context.Context, j job, log io.Writer) (Report, []
 			len(image.DiffIDs), image.Files, float64(image.Bytes)/(1<<20), time.Since(start).Round(time.Millisecond))
 	}
 	if image != nil && image.Whole() {
+		start = time.Now()
+		if c.files, err = x.files.look(ctx, image, j.scanner, dir); err != nil {
+			return report, nil, err
+		}
+		c.secretNames, c.suspectedNames = x.files.environment(image.Config.Config.Env)
+		fmt.Fprintf(log, "files looked into (%s)\n", time.Since(start).Round(time.Millisecond))
 		start = time.Now()
 		c.inventory, keep, err = x.analyse(ctx, j, image, dir)
 		if errors.Is(err, inventory.ErrAnalysis) {

@@ -23,6 +23,7 @@ import (
 	"towpath.dev/pkg/registry"
 	"towpath.dev/pkg/registry/provenance"
 	"towpath.dev/pkg/registry/registryserver"
+	"towpath.dev/services/vet/contents"
 	"towpath.dev/services/vet/imagetest"
 	"towpath.dev/services/vet/inventory"
 	"towpath.dev/services/vet/layers"
@@ -61,6 +62,7 @@ func newBench(t testing.TB) bench {
 	b := bench{t: t, keys: keys, repository: repository, effects: &effects{
 		cfg: Config{Platform: "linux/amd64"}.withDefaults(), limits: layers.Limits{Bytes: 1 << 30, Files: 100_000},
 		registry: registry.New(registry.Options{Attempts: 2, Pause: time.Millisecond}), trust: trust, taker: &taker, work: t.TempDir(),
+		files: &files{limits: contents.Limits{Bytes: 1 << 30, Files: 100_000}},
 	}}
 	b.signer = b.signerOf(events.Vet)
 	return b
@@ -254,7 +256,11 @@ func TestFindingsAreComparedWithWhatRuns(t *testing.T) {
 }
 
 func TestForgedEvidence(t *testing.T) {
-	passing := Report{Policy: policy.Default().Policy.Digest(), Scanner: Scanner, Platform: "linux/amd64", App: "hello", Commit: commit,
+	scanner, err := (&files{}).version(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	passing := Report{Policy: policy.Default().Policy.Digest(), Scanner: scanner, Platform: "linux/amd64", App: "hello", Commit: commit,
 		Documents: []Document{{spdxType, "sha256:" + strings.Repeat("0", 64)}},
 		Verdicts:  []events.EnvironmentVerdict{{Environment: "prod", Verdict: events.Pass}}}
 	// put puts a report beside an image that says it is about another, or is signed by another.

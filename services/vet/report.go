@@ -29,15 +29,16 @@ const (
 	maxReport = 8 << 20
 )
 
-// Scanner names what looks into images: with another one the same image may have other findings.
-const Scanner = "towpath-vet-3 " + inventory.Version
+// scannerName names what looks into images, but for what knows malicious files and secrets: with another one the same
+// image may have other findings.
+const scannerName = "towpath-vet-3 " + inventory.Version
 
 // Report is what vet says of an artifact: the predicate of the signed statement that stands beside it in
 // the registry. The same artifact, policy, scanner and origin, and the same in the environments to compare with, give
 // byte-identical reports.
 type Report struct {
 	Policy       string                      `json:"policy"`           // digest
-	Scanner      string                      `json:"scanner"`          // what found the packages
+	Scanner      string                      `json:"scanner"`          // what looked into the image
 	Platform     string                      `json:"platform"`         // that was looked at
 	App          events.Slug                 `json:"app"`              //
 	Commit       string                      `json:"commit,omitempty"` // that the image has to be of

@@ -23,6 +23,7 @@ import (
 	"towpath.dev/pkg/registry"
 	"towpath.dev/pkg/worker"
 	"towpath.dev/pkg/worker/boundary"
+	"towpath.dev/services/vet/contents"
 	"towpath.dev/services/vet/inventory"
 	"towpath.dev/services/vet/layers"
 )
@@ -65,6 +66,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		effects: effects{
 			cfg: cfg, limits: layers.Limits{Bytes: limits.Image, Files: limits.Files}, registry: deps.Registry,
 			signer: deps.Runtime.Ledger.Signer(), trust: deps.Runtime.Ledger.Trust(), taker: &inventory.Taker{},
+			files: &files{platform: deps.Runtime.Platform.Vet, limits: contents.Limits{Bytes: limits.Image, Files: limits.Files}},
 		},
 	}, nil
 }
@@ -88,6 +90,9 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	defer done()
 	s.effects.work = work
+	if _, err := contents.LoadSignatures(s.rt.Platform.Vet.Signatures); err != nil {
+		return err // before an image waits for it
+	}
 	var preparing sync.WaitGroup
 	ctx, stop := context.WithCancel(ctx)
 	defer func() { stop(); preparing.Wait() }()

@@ -86,7 +86,7 @@ image that ran there, when this one was vetted, does not have. hello/3 is a run;
 			if asJSON {
 				return p.printJSON(v)
 			}
-			p.lines(p.vetting(v))
+			p.lines(p.vetLines(v))
 			return nil
 		},
 	}
@@ -111,8 +111,8 @@ func severityStyle(severity string) screen.Style {
 // wrapped is how long a line of prose may be.
 const wrapped = 110
 
-// vetting draws a verdict: per environment, then the findings by rule, then where all of it is.
-func (p *program) vetting(v vetting) []string {
+// vetLines draws a verdict: per environment, then the findings by rule, then where all of it is.
+func (p *program) vetLines(v vetting) []string {
 	digest := v.Artifact
 	if _, rest, ok := strings.Cut(v.Artifact, "@"); ok {
 		digest, _, _ = strings.Cut(rest, "?")

@@ -17,24 +17,24 @@ import (
 // line is an event as the gateway sends it.
 func line(t *testing.T, body events.Body) view.EventLine {
 	t.Helper()
-	text, err := events.Encode(events.New(events.Vet, time.Now(), "3b241101-e2bb-4255-8caf-4136c566a962", body))
+	text, err := events.New(events.Vet, time.Now(), "3b241101-e2bb-4255-8caf-4136c566a962", body).Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return view.EventLine{Seq: 1, Type: body.Type(), Event: text}
 }
 
-const vetted = `hello/3  image aaaaaaaaaaaa, by policy bbbbbbbbbbbb
+const vetted = `hello/3  image sha256:aaaaaaaaaaaa, by policy sha256:bbbbbbbbbbbb
 
   dev          warn
                warn: licence-denied: package ghostscript 10 (deb) is under AGPL-3.0-or-later
-  prod         fail  (compared with cccccccccccc, which ran there)
-               fail: new-licence: nothing that runs there is under this licence: package ghostscript 10 (deb) is
-               under AGPL-3.0-or-later
+  prod         fail  (compared with sha256:cccccccccccc, which ran there)
+               fail: new-licence: nothing that runs there is under this licence: package ghostscript 10 (deb)
+               is under AGPL-3.0-or-later
 
 high     licence-denied
          package ghostscript 10 (deb) is under AGPL-3.0-or-later (new in prod)
-           /var/lib/dpkg/status, layer dddddddddddd
+           /var/lib/dpkg/status, layer sha256:dddddddddddd
          → replace the package
 
 low      licence-unknown (2)
@@ -65,7 +65,7 @@ func TestVetShow(t *testing.T) {
 	answers := map[string]any{"GET /v1/apps/hello/runs/3": run(fold.Running), "GET /v1/events": line(t, b)}
 	answering(t, answers)
 	code, stdout, stderr := command(t, "vet", "show", "hello/3")
-	if want := strings.Replace(vetted, "b says no licence", "b says no�[2J licence", 1); code != exitDone || stdout != want {
+	if want := strings.Replace(vetted, "b says no licence", "b says no·[2J licence", 1); code != exitDone || stdout != want {
 		t.Errorf("%d %s\n%s\nwant\n%s", code, stderr, stdout, want)
 	}
 	var got vetting

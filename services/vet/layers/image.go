@@ -10,6 +10,18 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
+// Layer is a layer that was read: a tar file on the disk.
+type Layer struct{ DiffID, File string }
+
+// Layers are those that were read, the lowest first.
+func (i *Image) Layers() []Layer {
+	all := make([]Layer, len(i.layers))
+	for n, l := range i.layers {
+		all[n] = Layer{l.diffID.String(), l.path}
+	}
+	return all
+}
+
 // V1 returns the image as it lies on the disk: the same configuration and DiffIDs, its layers not
 // compressed. Its manifest, and so its digest, are others than the registry's.
 func (i *Image) V1() (v1.Image, error) {

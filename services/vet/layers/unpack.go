@@ -255,6 +255,10 @@ func (u *unpacking) entry(layer string, header *tar.Header, content io.Reader) e
 	if header.Typeflag == tar.TypeLink && escapes(header.Linkname) {
 		u.fault(Malformed, layer, header.Name, "the hard link leads out of the image, to %.200q", header.Linkname)
 	}
+	if isSparse(header) {
+		u.fault(Malformed, layer, header.Name, "the file is sparse, of %d MiB: no builder makes such layers, and an engine writes it out in full", header.Size>>20)
+		return nil
+	}
 	path := absolute(header.Name)
 	if header.Typeflag == tar.TypeReg && header.Size >= bigFile {
 		var magic [4]byte
@@ -269,6 +273,19 @@ func (u *unpacking) entry(layer string, header *tar.Header, content io.Reader) e
 		return err
 	}
 	return u.modes.entry(layer, path, header, content)
+}
+
+// isSparse reports whether a file has more bytes than the archive.
+func isSparse(h *tar.Header) bool {
+	if h.Typeflag == tar.TypeGNUSparse {
+		return true
+	}
+	for name := range h.PAXRecords {
+		if strings.HasPrefix(name, "GNU.sparse.") {
+			return true
+		}
+	}
+	return false
 }
 
 // absolute is an entry's path in the image.
