@@ -245,7 +245,19 @@ func (a *Agent) Kill() {
 }
 
 // Freeze stops the agent where it is: connections are taken, nothing answers. Thaw lets it go on.
-func (a *Agent) Freeze() { a.signal(syscall.SIGSTOP) }
+func (a *Agent) Freeze() {
+	a.t.Helper()
+	a.signal(syscall.SIGSTOP)
+	for end := time.Now().Add(startBound); ; <-time.After(5 * time.Millisecond) {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", a.cmd.Process.Pid))
+		if err == nil && bytes.Contains(status, []byte("State:\tT")) {
+			return
+		}
+		if time.Now().After(end) {
+			a.t.Fatalf("Consul did not stop within %s of SIGSTOP: %v", startBound, err)
+		}
+	}
+}
 
 // Thaw ends Freeze.
 func (a *Agent) Thaw() { a.signal(syscall.SIGCONT) }

@@ -332,8 +332,24 @@ func (s *Server) Unseal(ctx context.Context) error {
 	}
 }
 
+// stopBound is how long it may take until the kernel has stopped what was sent a SIGSTOP.
+const stopBound = 10 * time.Second
+
 // Pause stops it with SIGSTOP: connections are taken, and nothing answers.
-func (s *Server) Pause() error { return s.cmd.Process.Signal(syscall.SIGSTOP) }
+func (s *Server) Pause() error {
+	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for end := time.Now().Add(stopBound); ; <-time.After(5 * time.Millisecond) {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+		if err == nil && bytes.Contains(status, []byte("State:\tT")) {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("Vault did not stop within %s of SIGSTOP: %w", stopBound, err)
+		}
+	}
+}
 
 // Resume ends Pause.
 func (s *Server) Resume() error { return s.cmd.Process.Signal(syscall.SIGCONT) }
