@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,12 +22,18 @@ import (
 	"towpath.dev/e2e/system"
 )
 
-// services is how many apps the environment has.
+// services is how many apps the environment has, each with this configuration and these secrets.
 const services = 10
+
+var (
+	configuration = map[string]string{"GREETING": "hello", "LOG_LEVEL": "info", "DATABASE_URL": "postgres://db.example:5432/app"}
+	secrets       = map[string]string{"DATABASE_PASSWORD": "correct horse", "API_KEY": "battery staple"}
+)
 
 // wholeEnvironment measures `towpath env create`, from when the command is typed until it says that all is up and verified,
 // against a script that starts the same containers side by side: the images are on the Engine for both, and both make a
-// network of their own, publish a port of each container and wait until it is healthy. They take turns, so that the
+// network of their own, hand each container its configuration as variables and its secrets as files on tmpfs, publish a
+// port of it and wait until it is healthy. They take turns, so that the
 // machine's moods hit both; what is taken down afterwards is not measured.
 func wholeEnvironment(ctx context.Context, o options) ([]figure, error) {
 	s, err := openSystem(ctx)
@@ -33,7 +41,7 @@ func wholeEnvironment(ctx context.Context, o options) ([]figure, error) {
 		return nil, err
 	}
 	defer s.close(ctx)
-	images, err := fillProd(ctx, s.System, s.folder, s.binaries.Sample)
+	images, err := fillProd(ctx, s.System, filepath.Join(s.binaries.Folder, "towpath"), s.folder, s.binaries.Sample)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +73,7 @@ func wholeEnvironment(ctx context.Context, o options) ([]figure, error) {
 }
 
 // fillProd takes the apps to prod and returns their images, as the Engine knows them.
-func fillProd(ctx context.Context, s *system.System, folder, sample string) ([]string, error) {
+func fillProd(ctx context.Context, s *system.System, towpath, folder, sample string) ([]string, error) {
 	var images []string
 	for n := range services {
 		app := fmt.Sprintf("service%d", n)
@@ -73,7 +81,18 @@ func fillProd(ctx context.Context, s *system.System, folder, sample string) ([]s
 		if err != nil {
 			return nil, err
 		}
-		pipeline := fmt.Sprintf("app: %s\nservice: {port: 8080, health: /health}\nenvironments: [{name: prod}]\n", app)
+		pipeline := fmt.Sprintf("app: %s\nservice: {port: 8080, health: /health}\nconfig: [%s]\nsecrets: [%s]\nenvironments: [{name: prod}]\n", app,
+			strings.Join(slices.Sorted(maps.Keys(configuration)), ", "), strings.Join(slices.Sorted(maps.Keys(secrets)), ", "))
+		for key, value := range configuration {
+			if err := command(ctx, s, towpath, "", "config", "set", "prod", app, key+"="+value); err != nil {
+				return nil, err
+			}
+		}
+		for key, value := range secrets {
+			if err := command(ctx, s, towpath, value, "secret", "set", "prod", app, key); err != nil {
+				return nil, err
+			}
+		}
 		if err := os.WriteFile(filepath.Join(folder, app, "towpath.yaml"), []byte(pipeline), 0o600); err != nil {
 			return nil, err
 		}
@@ -106,22 +125,24 @@ func fillProd(ctx context.Context, s *system.System, folder, sample string) ([]s
 func timeEnvironment(ctx context.Context, s *system.System, towpath, name string) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	command := func(args ...string) error {
-		c := exec.CommandContext(ctx, towpath, append([]string{"env"}, args...)...)
-		c.Env = append(os.Environ(), "TOWPATH_URL="+s.Variables()["TOWPATH_URL"], "TOWPATH_TOKEN="+s.Variables()["TOWPATH_TOKEN"])
-		out, err := c.CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("towpath env %s: %w: %s", strings.Join(args, " "), err, out)
-		}
-		return nil
-	}
 	begin := time.Now()
-	err := command("create", name, "--from", "prod")
+	err := command(ctx, s, towpath, "", "env", "create", name, "--from", "prod")
 	took := time.Since(begin)
 	if err == nil {
-		err = command("destroy", name, "--yes")
+		err = command(ctx, s, towpath, "", "env", "destroy", name, "--yes")
 	}
 	return took, err
+}
+
+// command runs a command of Towpath's with something to read.
+func command(ctx context.Context, s *system.System, towpath, stdin string, args ...string) error {
+	c := exec.CommandContext(ctx, towpath, args...)
+	c.Env = append(os.Environ(), "TOWPATH_URL="+s.Variables()["TOWPATH_URL"], "TOWPATH_TOKEN="+s.Variables()["TOWPATH_TOKEN"])
+	c.Stdin = strings.NewReader(stdin)
+	if out, err := c.CombinedOutput(); err != nil {
+		return fmt.Errorf("towpath %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return nil
 }
 
 // startSideBySide starts a container of each image in a network of their own, removes all of it again, and returns how long
@@ -131,6 +152,11 @@ func startSideBySide(ctx context.Context, docker *client.Client, name string, im
 	defer cancel()
 	ids := make([]string, len(images))
 	faults := make([]error, len(images))
+	tmpfs, err := os.MkdirTemp("/dev/shm", "towpath-bench-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(tmpfs)
 	begin := time.Now()
 	made, err := docker.NetworkCreate(ctx, name, network.CreateOptions{})
 	if err != nil {
@@ -138,7 +164,9 @@ func startSideBySide(ctx context.Context, docker *client.Client, name string, im
 	}
 	var starting sync.WaitGroup
 	for i, image := range images {
-		starting.Go(func() { ids[i], faults[i] = startHealthy(ctx, docker, made.ID, fmt.Sprintf("service%d", i), image) })
+		starting.Go(func() {
+			ids[i], faults[i] = startHealthy(ctx, docker, made.ID, fmt.Sprintf("service%d", i), image, tmpfs)
+		})
 	}
 	starting.Wait()
 	took = time.Since(begin)
@@ -150,12 +178,27 @@ func startSideBySide(ctx context.Context, docker *client.Client, name string, im
 	return took, errors.Join(append(faults, docker.NetworkRemove(ctx, made.ID))...)
 }
 
-// startHealthy starts a container and waits until it is healthy.
-func startHealthy(ctx context.Context, docker *client.Client, in, alias, image string) (id string, err error) {
+// startHealthy starts a container with its settings, the secrets as files in a folder of its own below tmpfs, and waits until
+// it is healthy.
+func startHealthy(ctx context.Context, docker *client.Client, in, alias, image, tmpfs string) (id string, err error) {
 	const port = nat.Port("8080/tcp")
+	var variables []string
+	for key, value := range configuration {
+		variables = append(variables, key+"="+value)
+	}
+	folder := filepath.Join(tmpfs, alias)
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		return "", err
+	}
+	for key, value := range secrets {
+		if err := os.WriteFile(filepath.Join(folder, key), []byte(value), 0o444); err != nil {
+			return "", err
+		}
+	}
 	created, err := docker.ContainerCreate(ctx,
-		&container.Config{Image: image, ExposedPorts: nat.PortSet{port: {}}},
+		&container.Config{Image: image, ExposedPorts: nat.PortSet{port: {}}, Env: variables},
 		&container.HostConfig{
+			Binds:        []string{folder + ":/run/secrets:ro"},
 			PortBindings: nat.PortMap{port: {{HostIP: "127.0.0.1"}}}, NetworkMode: container.NetworkMode(in),
 			RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyAlways},
 		},
