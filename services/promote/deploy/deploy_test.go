@@ -497,7 +497,7 @@ func TestTrafficNeverGoesBack(t *testing.T) {
 
 func TestRetireLeavesNothing(t *testing.T) {
 	t.Parallel()
-	for _, way := range []string{"folder", "volume"} {
+	for _, way := range ways {
 		t.Run(way, func(t *testing.T) {
 			b := start(t)
 			if way == "volume" {

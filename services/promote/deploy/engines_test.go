@@ -79,16 +79,26 @@ func TestThreeEngines(t *testing.T) {
 	}
 }
 
+// ways are how containers get files: from a folder on the machine's tmpfs, and from a volume on tmpfs.
+var ways = []string{"folder", "volume"}
+
+// onEngineBy is onEngine where containers get files in one of the ways.
+func onEngineBy(t *testing.T, e *engine.Engine, way string) *bench {
+	t.Helper()
+	b := onEngine(t, e, nil)
+	if way == "volume" {
+		b.memory = ""
+	}
+	return b
+}
+
 // An engine that is started again gives every app its own address back, secrets and all.
 func TestEngineIsStartedAgain(t *testing.T) {
 	t.Parallel()
 	d := enginetest.StartDockerd(t)
-	for _, way := range []string{"folder", "volume"} {
+	for _, way := range ways {
 		t.Run(way, func(t *testing.T) {
-			b := onEngine(t, d.Engine, nil)
-			if way == "volume" {
-				b.memory = ""
-			}
+			b := onEngineBy(t, d.Engine, way)
 			ctx := t.Context()
 			s := b.spec(1, serving())
 			s.Replicas = 3

@@ -93,12 +93,9 @@ func answers(address string) bool {
 func TestContainersHaveWhatIsTheirOwn(t *testing.T) {
 	t.Parallel()
 	d := enginetest.StartDockerd(t)
-	for _, way := range []string{"folder", "volume"} {
+	for _, way := range ways {
 		t.Run(way, func(t *testing.T) {
-			b := onEngine(t, d.Engine, nil)
-			if way == "volume" {
-				b.memory = ""
-			}
+			b := onEngineBy(t, d.Engine, way)
 			ctx := t.Context()
 			issuer := &handout{given: map[string]time.Time{}, asked: map[string]int{}}
 			s := b.spec(1, enginetest.App{Args: []string{"serve"}, User: "1000:1000"})

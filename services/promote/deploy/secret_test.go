@@ -62,12 +62,9 @@ func TestSecretsAreInMemoryOnly(t *testing.T) {
 	t.Parallel()
 	d := enginetest.StartDockerd(t)
 	socket := strings.TrimPrefix(d.Host.URL, "unix://")
-	for _, way := range []string{"folder", "volume"} {
+	for _, way := range ways {
 		t.Run(way, func(t *testing.T) {
-			b := onEngine(t, d.Engine, nil)
-			if way == "volume" {
-				b.memory = ""
-			}
+			b := onEngineBy(t, d.Engine, way)
 			canary := "canary-" + way + "-0d1f6a"
 			s := b.spec(1, enginetest.App{Args: []string{"serve"}, User: "1000:1000"})
 			s.Secrets = map[string]settings.Secret{"TOKEN": settings.NewSecret(canary), "EMPTY": {}}
