@@ -346,7 +346,7 @@ func (s *Server) Pause() error {
 			return nil
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("Vault did not stop within %s of SIGSTOP: %w", stopBound, err)
+			return fmt.Errorf("the Vault did not stop within %s of SIGSTOP: %w", stopBound, err)
 		}
 	}
 }
