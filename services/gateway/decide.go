@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"towpath.dev/events"
-	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/pipeline"
 	"towpath.dev/pkg/policy"
@@ -260,13 +259,13 @@ func decideHold(o order, s scope, d decision) (decision, *problem) {
 // decideDismiss judges whether a message is one that nobody acts on any more.
 func decideDismiss(o order, s scope, d decision) (decision, *problem) {
 	on := fmt.Sprintf("event %d", o.Message)
-	i := slices.IndexFunc(s.messages, func(m view.Message) bool { return m.Seq == o.Message && m.State != ledger.Retrying })
+	i := slices.IndexFunc(s.messages, func(m view.Message) bool { return m.Seq == o.Message && (m.Dismissable() || m.Parked()) })
 	switch {
 	case i < 0:
 		return d, notFound("dismissing", on, "no such message was set aside", "towpath stuck lists them")
 	case s.messages[i].Dismissed:
 		return d, conflict("dismissing", on, "it was dismissed before", "towpath stuck --all lists it")
-	case s.messages[i].State == ledger.Parked:
+	case s.messages[i].Parked():
 		return d, conflict("dismissing", on, "a newer Towpath can read it, and takes it up", "upgrade; it leaves the list by itself then")
 	}
 	d.text = on + " is off the list; the ledger keeps it, and towpath stuck --all shows it"

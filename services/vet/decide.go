@@ -3,7 +3,6 @@ package vet
 import (
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger/fold"
-	"towpath.dev/pkg/registry"
 )
 
 // action is what vet does next for a run.
@@ -92,25 +91,6 @@ func waiting(a *fold.App) []int {
 		if decide(a, r).action != rest {
 			all = append(all, r.N)
 		}
-	}
-	return all
-}
-
-// places are the environments that a verdict is given for, and what runs there.
-func places(a *fold.App, r *fold.Run) []place {
-	var all []place
-	for _, e := range r.Envs {
-		p := place{name: e.Name}
-		if live := a.Env(e.Name).Live(); live != nil && live.Kind != events.KindRemove {
-			if other := a.Run(live.Run); other != nil && other.Artifact != nil {
-				repository, err := registry.ParseRepository(other.Artifact.Repository)
-				digest, err2 := registry.ParseDigest(live.Digest)
-				if err == nil && err2 == nil {
-					p.running, p.origin = repository.At(digest), originOf(other)
-				}
-			}
-		}
-		all = append(all, p)
 	}
 	return all
 }

@@ -9,7 +9,9 @@ import (
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/identity"
+	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/policy"
+	"towpath.dev/pkg/registry"
 	"towpath.dev/pkg/registry/provenance"
 )
 
@@ -90,4 +92,23 @@ func short(commit string) string {
 		return "(unknown)"
 	}
 	return tidy(strings.ToLower(commit[:min(12, len(commit))]), 12)
+}
+
+// places are the environments that a verdict is given for, and what runs there.
+func places(a *fold.App, r *fold.Run) []place {
+	var all []place
+	for _, e := range r.Envs {
+		p := place{name: e.Name}
+		if live := a.Env(e.Name).Live(); live != nil && live.Kind != events.KindRemove {
+			if other := a.Run(live.Run); other != nil && other.Artifact != nil {
+				repository, err := registry.ParseRepository(other.Artifact.Repository)
+				digest, err2 := registry.ParseDigest(live.Digest)
+				if err == nil && err2 == nil {
+					p.running, p.origin = repository.At(digest), originOf(other)
+				}
+			}
+		}
+		all = append(all, p)
+	}
+	return all
 }

@@ -33,6 +33,9 @@ type Message struct {
 // Dismissable reports whether nothing but a person takes the message off the list.
 func (m Message) Dismissable() bool { return m.State == ledger.SetAside || m.State == ledger.Halted }
 
+// Parked reports whether it takes a newer build to read the message.
+func (m Message) Parked() bool { return m.State == ledger.Parked }
+
 // Messages joins what services noted about messages, the oldest first.
 func Messages(apps []*fold.App, notes []ledger.Note) []Message {
 	list := []Message{}
