@@ -85,7 +85,7 @@ func (e *Engine) claimStart(ctx context.Context, c Container) (bool, error) {
 			if err != nil {
 				return false, err
 			}
-			if s.Status != "created" || s.ExitCode != 0 {
+			if s.Status != "created" || s.ExitCode != 0 && !s.cancelled() {
 				return false, nil
 			}
 			if err := pause.For(ctx, 50*time.Millisecond); err != nil {
@@ -97,6 +97,13 @@ func (e *Engine) claimStart(ctx context.Context, c Container) (bool, error) {
 			return err == nil, err
 		}
 	}
+}
+
+// cancelled reports whether the engine gave a start up because whoever asked for it went away. Engine 23 and newer do so,
+// and only before they have the runtime start the command, which they do whoever has gone: it did not run, and may be
+// started as if nobody had tried.
+func (s State) cancelled() bool {
+	return s.Status == "created" && s.Started.IsZero() && strings.HasSuffix(s.Error, context.Canceled.Error())
 }
 
 // finish waits for a command that was started and gathers its result.
