@@ -104,7 +104,7 @@ fuzz: ## Fuzz what reads events, subjects, signatures and envelopes, FUZZTIME (1
 faults: engine servers ## Leave a stage 100,000 messages behind; kill every process at every step, and any at random, over 1,000 runs (about 45 minutes; e2e/faults/README.md)
 	go test ./pkg/worker -run TestAStageFarBehindKeepsNoOtherWaiting -count=1 -v -timeout 30m -behind 100000
 	go test -tags faults -count=1 ./pkg/worker/boundary
-	go test ./e2e/faults -count=1 -v -timeout 90m -run TestCampaign -long $(FAULTSFLAGS)
+	go test ./e2e/faults -count=1 -v -timeout 90m -run 'TestCampaign|TestEnvironmentOverKills' -long $(FAULTSFLAGS)
 
 # How often the power of the ledger's disk is cut, e.g. `make powercuts CUTS=5000`.
 CUTS ?= 500

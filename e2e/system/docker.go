@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"sort"
 	"strings"
@@ -236,6 +237,45 @@ func (d *docker) remove(ctx context.Context) error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// left lists what carries the system's label and an environment's.
+func (d *docker) left(ctx context.Context, env string) ([]string, error) {
+	install := d.installed()
+	if install == "" {
+		return nil, errors.New("the system has made nothing on the Engine yet: nothing can be looked for")
+	}
+	var all []string
+	containers, err := d.list(ctx, true, labelInstall+"="+install, labelEnv+"="+env)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range containers {
+		all = append(all, "container "+c.Names[0])
+	}
+	with := filters.NewArgs(filters.Arg("label", labelInstall+"="+install), filters.Arg("label", labelEnv+"="+env))
+	networks, err := d.api.NetworkList(ctx, network.ListOptions{Filters: with})
+	if err != nil {
+		return nil, fmt.Errorf("listing networks: %w", err)
+	}
+	for _, n := range networks {
+		all = append(all, "network "+n.Name)
+	}
+	volumes, err := d.api.VolumeList(ctx, volume.ListOptions{Filters: with})
+	if err != nil {
+		return nil, fmt.Errorf("listing volumes: %w", err)
+	}
+	for _, v := range volumes.Volumes {
+		all = append(all, "volume "+v.Name)
+	}
+	for _, memory := range []string{"/run", "/dev/shm"} {
+		folders, err := filepath.Glob(filepath.Join(memory, "towpath-"+install, env))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, folders...)
+	}
+	return all, nil
 }
 
 // ContainersOf describes what Towpath runs on an Engine, one line each.

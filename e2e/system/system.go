@@ -353,6 +353,12 @@ func (s *System) Containers(ctx context.Context, all bool, app, env string) ([]s
 	return lines, nil
 }
 
+// Left is everything that the system has on the Engine in an environment: containers, networks, volumes, and folders with
+// secrets in this machine's memory.
+func (s *System) Left(ctx context.Context, env string) ([]string, error) {
+	return s.docker.left(ctx, env)
+}
+
 // Inspect is what the Engine says of every container of the app and of their images' histories.
 func (s *System) Inspect(ctx context.Context, app string) (string, error) {
 	return s.docker.inspect(ctx, labelApp+"="+app, labelInstall+"="+s.docker.installed())
