@@ -77,6 +77,9 @@ type Command struct {
 	// Repeats is of an approval alone: the id of the command by which the actor gave it before. It is recorded so that
 	// its id is never taken for another command; nobody acts on it.
 	Repeats string `json:"repeats,omitempty"`
+	// Overrules is of an approval alone: the ids of the denials that it puts an end to, of people who may not approve there
+	// any more.
+	Overrules []string `json:"overrules,omitempty"`
 	// Groups is of a replay of all that is stuck alone: what is to be replayed, as it was when the
 	// command came.
 	Groups []StuckGroup `json:"groups,omitempty"`
@@ -122,6 +125,9 @@ const (
 	// VerbDismiss takes a message that was set aside off what people are shown. It stays in the ledger.
 	VerbDismiss = "dismiss"
 	// Of environments as a whole.
+	// VerbPrepareEnvironment is recorded before the settings of an environment are written, so that whoever finds them
+	// knows whose they are; VerbCreateEnvironment after that.
+	VerbPrepareEnvironment = "prepare-environment"
 	VerbCreateEnvironment  = "create-environment"
 	VerbDestroyEnvironment = "destroy-environment"
 )

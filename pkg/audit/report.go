@@ -126,6 +126,8 @@ type Denial struct {
 	By        *Person `json:"by"`
 	Reason    string  `json:"reason,omitempty"`
 	TakenBack bool    `json:"takenBack,omitempty"` // whoever denied approved it since
+	Overruled *Person `json:"overruled,omitempty"` // who approved it over this, because whoever denied may not approve there any more
+	id        string
 }
 
 // String is the denial in a few words: "by Ann (u-…): not on a Friday (taken back)".
@@ -136,6 +138,9 @@ func (d Denial) String() string {
 	}
 	if d.TakenBack {
 		text += " (taken back)"
+	}
+	if d.Overruled != nil {
+		text += " (overruled by " + d.Overruled.String() + ")"
 	}
 	return text
 }
@@ -310,10 +315,13 @@ func (t *Trail) denied(a *Alteration, one *run, env events.Slug) {
 		}
 		switch b.Verb {
 		case events.VerbDeny:
-			a.Denials = append(a.Denials, Denial{Mark: f.mark(), By: person(b.Actor), Reason: b.Reason})
+			a.Denials = append(a.Denials, Denial{Mark: f.mark(), By: person(b.Actor), Reason: b.Reason, id: b.ID})
 		case events.VerbApprove:
 			for i := range a.Denials {
 				a.Denials[i].TakenBack = a.Denials[i].TakenBack || a.Denials[i].By.ID == b.Actor
+				if slices.Contains(b.Overrules, a.Denials[i].id) {
+					a.Denials[i].Overruled = person(b.Actor)
+				}
 			}
 		}
 	}
@@ -370,7 +378,7 @@ func (r *Report) People(each func(*Person)) {
 			list = append(list, o.By, o.Relay)
 		}
 		for _, d := range c.Denials {
-			list = append(list, d.By)
+			list = append(list, d.By, d.Overruled)
 		}
 		for _, p := range list {
 			if p != nil {

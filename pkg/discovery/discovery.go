@@ -127,6 +127,22 @@ func (t Table) List(ctx context.Context) (map[Place]Entry, error) {
 // Clear throws an entry away, for whoever will write it anew. An edge that runs keeps sending requests where it did.
 func (t Table) Clear(ctx context.Context, p Place) error { return t.bucket.Delete(ctx, p.key()) }
 
+// ClearUpTo throws away the entry of a place, unless a greater slot has it, and reports whether none has.
+func (t Table) ClearUpTo(ctx context.Context, p Place, slot int) (cleared bool, err error) {
+	for {
+		present, revision, err := t.get(ctx, p)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return true, nil
+		case err != nil || present.Slot > slot:
+			return false, err
+		}
+		if err = t.bucket.DeleteRevision(ctx, p.key(), revision); !errors.Is(err, fs.ErrExist) {
+			return err == nil, err
+		}
+	}
+}
+
 // Watch hands every entry to apply, first those that are there, then each that is written, until ctx ends.
 // What apply was told last of a place is the truth. synced is called once after the first pass. Entries
 // that cannot be read go to unreadable and change nothing. A bus that is away is waited for.

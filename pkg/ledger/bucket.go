@@ -192,6 +192,14 @@ func (b *Bucket) Delete(ctx context.Context, key string) error {
 	return err
 }
 
+// DeleteRevision is Delete where the key's present revision is still this one; else the error wraps fs.ErrExist.
+func (b *Bucket) DeleteRevision(ctx context.Context, key string, revision uint64) error {
+	header := expect(revision)
+	header[headerOperation], header[headerRollup] = []string{"PURGE"}, []string{"sub"}
+	_, err := b.write(ctx, key, nil, header)
+	return err
+}
+
 func (b *Bucket) write(ctx context.Context, key string, value []byte, header nats.Header) (uint64, error) {
 	if err := checkKey(key); err != nil {
 		return 0, err

@@ -363,12 +363,12 @@ func (s *story) undenied(r ledger.Record, b *events.SlotTaken) *Fault {
 		d := no.Event.Body.(*events.PromotionDenied)
 		back := slices.ContainsFunc(said, func(a answer) bool {
 			return a.Actor == d.Responder && a.Verb == events.VerbApprove && a.seq > no.Seq
-		})
+		}) || s.overruled(b.Environment, b.Digest, d.Responder, r.Seq)
 		switch {
 		case no.Subject.Attempt == b.Attempt:
 			return about(r, "it was denied before (event %d), and nobody asked for another attempt since", no.Seq)
 		case d.Responder != "" && strings.Contains(d.ArtifactID, "@"+b.Digest) && !back:
-			return about(r, "%s denied it before (event %d)%s, and did not take that back", d.Responder, no.Seq, because(d.Reason))
+			return about(r, "%s denied it before (event %d)%s, and neither took that back nor was overruled", d.Responder, no.Seq, because(d.Reason))
 		}
 	}
 	return nil
@@ -377,6 +377,7 @@ func (s *story) undenied(r ledger.Record, b *events.SlotTaken) *Fault {
 // answer is what somebody said about an image.
 type answer struct {
 	seq uint64
+	id  string
 	events.Command
 }
 
@@ -389,10 +390,32 @@ func (s *story) answers(env events.Slug, digest string, before uint64) (last []a
 			b.Verb != events.VerbApprove && b.Verb != events.VerbDeny {
 			continue
 		}
-		last = slices.DeleteFunc(last, func(a answer) bool { return a.Actor == b.Actor })
-		last = append(last, answer{r.Seq, b.Command})
+		last = slices.DeleteFunc(last, func(a answer) bool {
+			return a.Actor == b.Actor || a.Verb == events.VerbDeny && slices.Contains(b.Overrules, a.id)
+		})
+		last = append(last, answer{r.Seq, b.ID, b.Command})
 	}
 	return last
+}
+
+// overruled reports whether every denial that somebody gave of an image for an environment was overruled by an approval,
+// before an event, and there was one.
+func (s *story) overruled(env events.Slug, digest, denier string, before uint64) bool {
+	about := s.c.bundle.About
+	var denials, overruled []string
+	for _, r := range s.c.records {
+		b, ok := r.Event.Body.(*events.CommandReceived)
+		if !ok || r.Seq >= before || b.App != about.App || b.Run != about.Run || b.Environment != env || b.Digest != digest {
+			continue
+		}
+		switch {
+		case b.Verb == events.VerbDeny && b.Actor == denier:
+			denials = append(denials, b.ID)
+		case b.Verb == events.VerbApprove:
+			overruled = append(overruled, b.Overrules...)
+		}
+	}
+	return len(denials) > 0 && !slices.ContainsFunc(denials, func(id string) bool { return !slices.Contains(overruled, id) })
 }
 
 func because(reason string) string {

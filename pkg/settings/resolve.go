@@ -23,11 +23,16 @@ type MissingKey struct {
 }
 
 func missing(env, app events.Slug, kind Kind, key, unfit string) MissingKey {
-	command := fmt.Sprintf("towpath %s set %s %s %s", kind, env, app, key)
-	if kind == Config {
+	return MissingKey{Env: env, App: app, Kind: kind, Key: key, Unfit: unfit, Command: kind.SetCommand(env, app, key)}
+}
+
+// SetCommand is what a person runs to set a key.
+func (k Kind) SetCommand(env, app events.Slug, key string) string {
+	command := fmt.Sprintf("towpath %s set %s %s %s", k, env, app, key)
+	if k == Config {
 		command += "=…"
 	}
-	return MissingKey{Env: env, App: app, Kind: kind, Key: key, Unfit: unfit, Command: command}
+	return command
 }
 
 // String says what is the matter, without the command.

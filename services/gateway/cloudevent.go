@@ -57,6 +57,8 @@ type said struct {
 	AllStuck    bool        `json:"allStuck"`
 	WithSecrets bool        `json:"withSecrets"`
 	Message     uint64      `json:"message"`
+	Attempt     int         `json:"attempt"`
+	Overrule    bool        `json:"overrule"`
 	DryRun      bool        `json:"dryRun"` // only say what it would do
 	OnBehalfOf  string      `json:"onBehalfOf"`
 }
@@ -217,7 +219,8 @@ func readCommand(attribute func(string) string, data []byte) (saying, error) {
 func (s said) order(id string) order {
 	return order{
 		ID: id, Verb: s.Verb, App: s.App, Run: s.Run, Stage: s.Stage, Env: s.Environment, Digest: s.Digest, Reason: s.Reason,
-		Rebuild: s.Rebuild, Policy: s.Policy, AllStuck: s.AllStuck, WithSecrets: s.WithSecrets, Message: s.Message,
+		Rebuild: s.Rebuild, Policy: s.Policy, AllStuck: s.AllStuck, WithSecrets: s.WithSecrets, Attempt: s.Attempt, Overrule: s.Overrule,
+		Message: s.Message,
 	}
 }
 

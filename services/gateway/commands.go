@@ -117,6 +117,8 @@ func (o order) about() (identity.Verb, identity.Object, error) {
 	fault(dismisses != (o.Message > 0), "message, the sequence of one that was set aside, is for dismiss alone, which takes it")
 	fault(dismisses && (o.App != "" || o.Run != 0 || o.Stage != "" || o.Env != ""), "dismiss is about no app")
 	fault(dismisses && o.Reason == "", "dismiss takes a reason: it is recorded")
+	fault(o.Verb != events.VerbApprove && o.Overrule, "overrule is for approve alone")
+	fault(o.Overrule && o.Reason == "", "overrule needs a reason")
 	fault(o.AllStuck && (o.Run != 0 || o.Stage != "" || o.Env != "" || o.Attempt != 0 || o.Rebuild || o.Policy != ""), "allStuck goes with app alone")
 	if len(faults) > 0 {
 		return "", identity.Object{}, invalid("commanding", "", strings.Join(faults, "; "), "GET /openapi.json describes it")

@@ -106,6 +106,8 @@ type order struct {
 	WithSecrets bool `json:"withSecrets"`
 	// Message is of a dismissal: the sequence of a message that was set aside.
 	Message uint64 `json:"message"`
+	// Overrule is of an approval: it puts an end to denials of people who may not approve there any more.
+	Overrule bool `json:"overrule"`
 }
 
 // The policies that a replay can be judged by.
@@ -186,10 +188,13 @@ type scope struct {
 	maySkip func(run *fold.Run, env events.Slug) bool
 	// present are the settings as they are now where the order is about, and missing those that have no value; nil and
 	// none for orders that use none.
-	present  *events.Pins
-	missing  []string
-	messages []view.Message // of a dismissal: what was set aside
-	then     *then          // of a rollback that has a version to bring back
+	present *events.Pins
+	missing []string
+	// messages are, of a dismissal, what was set aside.
+	messages []view.Message
+	then     *then // of a rollback that has a version to bring back
+	// takesBack reports whether somebody may still approve there, who can take a denial back that an approval is to overrule.
+	takesBack map[string]bool
 }
 
 // decision is what becomes of an order that makes sense.
@@ -297,6 +302,12 @@ func decideResponse(o order, s scope, run *fold.Run, d decision) (decision, *pro
 	case back:
 	case o.Verb == events.VerbDeny && mine:
 		return d, conflict(o.Verb, on, "you have denied it already", "towpath approve "+run.Name()+" --env "+string(o.Env)+" takes that back")
+	case o.Overrule && len(denials) == 0:
+		return d, conflict(o.Verb, on, "nobody's denial stands there", "leave --overrule out")
+	case o.Overrule:
+		if no := s.stillMay(denials); no != nil {
+			return d, deniedBefore("overruling", on, run, *no)
+		}
 	case o.Verb == events.VerbApprove && len(denials) > 0:
 		return d, deniedBefore(o.Verb, on, run, denials[0])
 	case env.Verified || s.live(env):
@@ -310,14 +321,24 @@ func decideResponse(o order, s scope, run *fold.Run, d decision) (decision, *pro
 	rule := s.rule(run, o.Env)
 	author := s.actor == run.Start.Actor || slices.Contains(run.Start.Authors, s.actor)
 	why := rule.Refuses(s.roles, author)
+	if o.Overrule && why == "" {
+		for _, no := range denials {
+			d.command.Overrules = append(d.command.Overrules, no.ID)
+		}
+	}
 	switch {
+	case o.Overrule && why != "":
+		return d, forbidden("overruling", on, why, "ask somebody else to approve")
+	case o.Overrule && rule.Count == 0:
+		d.text = fmt.Sprintf("%s for %s: %s of %s overruled", run.Name(), o.Env, plural(len(denials), "denial"), deniers(denials))
+		return d, nil
 	case back && (rule.Count == 0 || why != "" && rule.Refuses(s.roles, false) == ""): // it does not count: promote knows authors, and no roles
 		d.text = fmt.Sprintf("the denial of %s for %s is taken back", run.Name(), o.Env)
 		return d, nil
 	case rule.Count == 0:
 		return d, conflict(o.Verb, on, string(o.Env)+" asks for no approval", "")
 	case why != "" && mine:
-		return d, forbidden(o.Verb, on, why, "an admin gives you such a role; or push a change, which is answered anew")
+		return d, forbidden(o.Verb, on, why, fmt.Sprintf("ask somebody who may: %s; or push a change, which is answered anew", overruleCommand(run, o.Env)))
 	case why != "":
 		return d, forbidden(o.Verb, on, why, "ask somebody else to approve")
 	}
@@ -325,7 +346,33 @@ func decideResponse(o order, s scope, run *fold.Run, d decision) (decision, *pro
 	if mine {
 		d.text += "; your denial is taken back"
 	}
+	if o.Overrule {
+		d.text += fmt.Sprintf("; %s of %s overruled", plural(len(denials), "denial"), deniers(denials))
+	}
 	return d, nil
+}
+
+// stillMay returns a denial of somebody who may approve there and can take it back; nil: there is none.
+func (s scope) stillMay(denials []fold.Command) *fold.Command {
+	for _, no := range denials {
+		if s.takesBack[no.Actor] {
+			return &no
+		}
+	}
+	return nil
+}
+
+// deniers names those whose denials they are.
+func deniers(denials []fold.Command) string {
+	var who []string
+	for _, no := range denials {
+		who = append(who, no.Actor)
+	}
+	return strings.Join(who, ", ")
+}
+
+func overruleCommand(run *fold.Run, env events.Slug) string {
+	return fmt.Sprintf("towpath approve %s --env %s --overrule --reason TEXT", run.Name(), env)
 }
 
 // denialsOf are the denials of a run's image that stand in an environment, which may be nil.
@@ -344,13 +391,14 @@ func deniedBy(env *fold.RunEnv) string {
 	return env.Denied.Responder
 }
 
-// deniedBefore says who denied a run, and that they alone can take that back.
+// deniedBefore says who denied a run, and that they take that back; others do who may approve, where they may not any more.
 func deniedBefore(doing, on string, run *fold.Run, no fold.Command) *problem {
 	why := "denied by " + no.Actor
 	if no.Reason != "" {
 		why += ": " + no.Reason
 	}
-	return conflict(doing, on, why, fmt.Sprintf("%s takes that back with towpath approve %s --env %s, or push a change", no.Actor, run.Name(), no.Environment))
+	return conflict(doing, on, why, fmt.Sprintf("%s takes that back with towpath approve %s --env %s, or push a change; where %s may not approve there any more, who may says %s",
+		no.Actor, run.Name(), no.Environment, no.Actor, overruleCommand(run, no.Environment)))
 }
 
 // live reports whether the slot that the run took in an environment was decided live.

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -9,6 +10,7 @@ import (
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/ledger/fold/foldtest"
 	"towpath.dev/pkg/policy"
+	"towpath.dev/pkg/settings"
 	"towpath.dev/services/gateway/git"
 )
 
@@ -218,6 +220,46 @@ func TestDecide(t *testing.T) {
 				t.Errorf("command %+v", d.command)
 			}
 		})
+	}
+}
+
+// What a rollback changes of an app's settings: of one that finds them itself, nothing, whatever it was pinned to.
+func TestRollbackPreview(t *testing.T) {
+	slot := func(n int, config, secret uint64) *fold.Slot {
+		return &fold.Slot{N: n, SlotTaken: events.SlotTaken{Run: n, Pins: events.Pins{
+			Config: map[string]uint64{"KEY": config}, Secrets: map[string]uint64{"PASSWORD": secret},
+		}}}
+	}
+	live, before := slot(2, 7, 3), slot(1, 4, 1)
+	for name, c := range map[string]struct {
+		found    map[settings.Kind]bool
+		settings []string
+		kept     []string
+	}{
+		"handed": {nil, []string{"KEY"}, []string{"secret PASSWORD as it is now, version 3"}},
+		"configuration found": {
+			map[settings.Kind]bool{settings.Config: true}, nil,
+			[]string{"configuration as Consul has it now: hello reads it there itself in dev (discover: true)", "secret PASSWORD as it is now"},
+		},
+		"all found": {
+			map[settings.Kind]bool{settings.Config: true, settings.Secrets: true}, nil,
+			[]string{"configuration as Consul has it now", "secrets as Vault has them now"},
+		},
+	} {
+		in := scope{then: &then{secrets: map[string]uint64{"PASSWORD": 3}, found: c.found}}
+		p := in.foreseeRollback(order{App: "hello", Env: "dev"}, live, before, before)
+		var keys []string
+		for _, change := range p.Settings {
+			keys = append(keys, change.Key)
+		}
+		if !slices.Equal(keys, c.settings) || len(p.Kept) != len(c.kept) {
+			t.Fatalf("%s: changes %q, keeps %q", name, keys, p.Kept)
+		}
+		for i, want := range c.kept {
+			if !strings.HasPrefix(p.Kept[i], want) {
+				t.Errorf("%s: keeps %q, want %q", name, p.Kept[i], want)
+			}
+		}
 	}
 }
 

@@ -14,13 +14,35 @@ import (
 	"towpath.dev/services/gateway/view"
 )
 
-// then are the settings of a rollback: values of configuration, the versions that secrets have now,
-// and what that version needs and is no longer kept.
+// then are the settings of a rollback: values of configuration, the versions that secrets have now, what that version needs
+// and is no longer kept, and of what kinds it finds its settings itself, whatever it is pinned to.
 type then struct {
 	values  map[pinned]string
 	secrets map[string]uint64
 	store   string // that has the secrets now
 	lost    []string
+	found   map[settings.Kind]bool
+}
+
+// finds says of what kinds an app finds its settings itself in an environment.
+func (s *Service) finds(run *fold.Run, env events.Slug) map[settings.Kind]bool {
+	found := map[settings.Kind]bool{}
+	if run != nil && run.Definition.Discover {
+		found[settings.Config] = true // in Consul, without which it is not deployed
+		found[settings.Secrets] = s.settings.External(env, settings.Secrets)
+	}
+	return found
+}
+
+// foundItself says what a deployment does not change of an app that finds its settings itself.
+func foundItself(app, env events.Slug, found map[settings.Kind]bool, pins events.Pins) (kept []string) {
+	if found[settings.Config] && len(pins.Config) > 0 {
+		kept = append(kept, fmt.Sprintf("configuration as Consul has it now: %s reads it there itself in %s (discover: true)", app, env))
+	}
+	if found[settings.Secrets] && len(pins.Secrets) > 0 {
+		kept = append(kept, fmt.Sprintf("secrets as Vault has them now: %s reads them there itself in %s (discover: true)", app, env))
+	}
+	return kept
 }
 
 // pinned is a version of a key in a store.
@@ -54,11 +76,17 @@ func (s *Service) then(ctx context.Context, o order, app *fold.App) (*then, erro
 	if origin == nil {
 		return nil, nil
 	}
-	t := &then{values: map[pinned]string{}, secrets: map[string]uint64{}, store: s.settings.Name(o.Env, settings.Secrets)}
+	t := &then{
+		values: map[pinned]string{}, secrets: map[string]uint64{}, store: s.settings.Name(o.Env, settings.Secrets),
+		found: s.finds(app.Run(origin.Run), o.Env),
+	}
 	lost := func(kind settings.Kind, key string, version uint64) {
 		t.lost = append(t.lost, fmt.Sprintf("version %d of %s %s is no longer kept", version, kind, key))
 	}
 	for i, pins := range []events.Pins{app.Env(o.Env).Live().Pins, origin.Pins} {
+		if t.found[settings.Config] {
+			break
+		}
 		for key, version := range pins.Config {
 			value, err := s.settings.GetConfigAt(ctx, o.Env, o.App, key, pins.ConfigStore, version)
 			switch {
@@ -116,7 +144,7 @@ func decideRollback(o order, s scope, d decision) (decision, *problem) {
 		s.then = &then{}
 	}
 	switch {
-	case s.app.Env(o.Env).Ending:
+	case s.app.Env(o.Env).Ending != 0:
 		return d, conflict(doing, place, string(o.Env)+" is being destroyed", "")
 	case s.app.Env(o.Env).Gone:
 		return d, conflict(doing, place, string(o.Env)+" was destroyed", "towpath env create "+string(o.Env)+" --from ENV makes it again")
@@ -135,6 +163,8 @@ func decideRollback(o order, s scope, d decision) (decision, *problem) {
 	d.preview = s.foreseeRollback(o, live, slot, origin)
 	d.text = fmt.Sprintf("%s comes back to %s (%s)", fold.Name(o.App, slot.Run), o.Env, shortDigest(slot.Digest))
 	switch n := len(d.preview.Settings); {
+	case s.then.found[settings.Config]:
+		d.text += " with the settings that it finds there now"
 	case n > 0:
 		d.text += fmt.Sprintf(" with %s as at that time", plural(n, "setting"))
 	case len(live.Pins.Config)+len(live.Pins.Secrets) > 0:
@@ -148,10 +178,11 @@ func (s scope) foreseeRollback(o order, live, slot, origin *fold.Slot) view.Prev
 	p := view.Preview{Image: &view.ImageChange{
 		Was: live.Digest, WasRun: fold.Name(o.App, live.Run), Is: slot.Digest, IsRun: fold.Name(o.App, slot.Run),
 	}}
+	p.Kept = foundItself(o.App, o.Env, s.then.found, origin.Pins)
 	for _, key := range keysOf(live.Pins.Config, origin.Pins.Config) {
 		was, is := live.Pins.Config[key], origin.Pins.Config[key]
 		from := movedFrom(live.Pins.ConfigStore, origin.Pins.ConfigStore, was, is)
-		if was == is && from == "" {
+		if was == is && from == "" || s.then.found[settings.Config] {
 			continue
 		}
 		one := view.SettingChange{Key: key, Kind: string(settings.Config), Was: was, Is: is, From: from}
@@ -164,6 +195,9 @@ func (s scope) foreseeRollback(o order, live, slot, origin *fold.Slot) view.Prev
 		p.Settings = append(p.Settings, one)
 	}
 	for _, key := range keysOf(live.Pins.Secrets, origin.Pins.Secrets) {
+		if s.then.found[settings.Secrets] {
+			break
+		}
 		was, is, version := live.Pins.Secrets[key], s.then.secrets[key], origin.Pins.Secrets[key]
 		store := s.then.store
 		if o.WithSecrets || version == 0 {

@@ -64,6 +64,12 @@ func TestADenialStands(t *testing.T) {
 		"taken back, no approvals wanted": {denied, "eve", policy.Approval{}, order{Verb: "approve", Run: 1, Env: "prod"}, "the denial of hello/1 for prod is taken back"},
 		"taken back by the author":        {byAuthor, "ann", one, order{Verb: "approve", Run: 1, Env: "prod"}, "the denial of hello/1 for prod is taken back"},
 		"taken back without the role":     {denied, "eve", policy.Approval{Count: 1, Approvers: []string{"release-manager"}}, order{Verb: "approve", Run: 1, Env: "prod"}, "no: an approver here is release-manager"},
+		"overruled":                       {denied, "adam", one, order{Verb: "approve", Run: 1, Env: "prod", Overrule: true, Reason: "eve has left"}, "1 of 1; 1 denial of eve overruled"},
+		"overruled, no approvals wanted":  {denied, "adam", policy.Approval{}, order{Verb: "approve", Run: 1, Env: "prod", Overrule: true, Reason: "eve has left"}, "1 denial of eve overruled"},
+		"overruled without the role":      {denied, "adam", policy.Approval{Count: 1, Approvers: []string{"release-manager"}}, order{Verb: "approve", Run: 1, Env: "prod", Overrule: true, Reason: "eve has left"}, "no: an approver here is release-manager"},
+		"overruled by the author":         {denied, "ann", one, order{Verb: "approve", Run: 1, Env: "prod", Overrule: true, Reason: "eve has left"}, "no: you wrote part of this change"},
+		"overruled, and she still may":    {denied, "may", one, order{Verb: "approve", Run: 1, Env: "prod", Overrule: true, Reason: "I know better"}, "no: denied by eve: not on a Friday; eve takes that back"},
+		"nothing to overrule":             {byVerdict, "adam", one, order{Verb: "approve", Run: 1, Env: "prod", Overrule: true, Reason: "eve has left"}, "no: "},
 		"the verdict refused it":          {byVerdict, "eve", one, order{Verb: "approve", Run: 1, Env: "prod"}, "no: hello/1 is refused"},
 		"vetted again":                    {denied, "otto", one, order{Verb: "replay", Run: 1, Stage: "vet"}, "1 will run"},
 		"gone on before the refusal": {func(s story) {
@@ -95,6 +101,7 @@ func TestADenialStands(t *testing.T) {
 			c.before(s)
 			in := s.scope(c.rule)
 			in.actor = c.actor
+			in.takesBack = map[string]bool{"eve": c.actor == "may"}
 			d, why := s.decideBy(c.order, in)
 			got := d.text
 			if why != nil {
@@ -105,6 +112,31 @@ func TestADenialStands(t *testing.T) {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
 		})
+	}
+}
+
+// What was overruled goes on by itself as well, and says who did that over whom. A later denial stands again.
+func TestADenialIsOverruled(t *testing.T) {
+	s := newStory()
+	s.Ready(foldtest.Definition(twoEnvironments), s.policy)
+	s.deploy(1, "dev", events.Verified)
+	s.answer(events.VerbDeny, "eve", "not on a Friday")
+	s.refuse("eve", "not on a Friday")
+	in := s.scope(policy.Approval{Count: 1})
+	in.actor = "adam"
+	d, why := s.decideBy(order{Verb: "approve", Run: 1, Env: "prod", Overrule: true, Reason: "eve has left"}, in)
+	if why != nil || len(d.command.Overrules) != 1 || d.command.Reason != "eve has left" {
+		t.Fatalf("%+v, %v", d.command, why)
+	}
+	s.Command(d.command)
+	env := s.App("hello").Run(1).Env("prod")
+	digest := s.App("hello").Run(1).Artifact.Digest
+	if len(env.Denials(digest)) != 0 || env.Denied != nil || env.Promote.Attempt != 2 {
+		t.Errorf("after it was overruled: %+v, attempt %d", env.Denials(digest), env.Promote.Attempt)
+	}
+	s.answer(events.VerbDeny, "eve", "again")
+	if no := s.App("hello").Run(1).Env("prod").Denials(digest); len(no) != 1 || no[0].Reason != "again" {
+		t.Errorf("after another denial: %+v", no)
 	}
 }
 

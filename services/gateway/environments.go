@@ -67,8 +67,9 @@ func doCreateEnvironment(c *call) error {
 	return err
 }
 
-// createEnvironment has an environment made. Its settings are written first and its command after them, so that a
-// crash in between leaves nothing that anybody was told of, and the same request again goes on from there.
+// createEnvironment has an environment made. It is recorded that its settings are about to be written, then they are, and
+// its command after them: after a crash in between it is there, as one that is being prepared. The same request again, or
+// another one, goes on from there, and destroying it removes what was written.
 func (s *Service) createEnvironment(ctx context.Context, actor identity.Actor, o view.NewEnvironment) (view.EnvironmentAnswer, error) {
 	defer s.making.lock(o.Name)()
 	subject := events.CommandSubject(s.epoch(), events.TypeCommandReceived, "", 0, o.Name, o.ID)
@@ -80,7 +81,14 @@ func (s *Service) createEnvironment(ctx context.Context, actor identity.Actor, o
 	if why != nil {
 		return view.EnvironmentAnswer{}, why
 	}
-	apps, warnings, err := s.furnish(ctx, actor, o, known != nil, plan)
+	found, err := s.findAllSettings(ctx, o, known, plan)
+	if err == nil {
+		err = s.prepareEnvironment(ctx, actor, o, plan)
+	}
+	if err != nil {
+		return view.EnvironmentAnswer{}, err
+	}
+	apps, warnings, err := s.furnish(ctx, actor, o, plan, found)
 	if err != nil {
 		return view.EnvironmentAnswer{}, err
 	}
@@ -89,14 +97,36 @@ func (s *Service) createEnvironment(ctx context.Context, actor identity.Actor, o
 		Answer: fmt.Sprintf("%s is made from %s: %s", o.Name, o.From, plural(len(apps), "app")),
 	}}
 	at := time.Now()
-	if ttl, _ := lifetime(o); ttl > 0 {
-		expires := at.Add(ttl).UTC()
-		body.Expires = &expires
-		body.Answer += ", until " + expires.Format(time.RFC3339)
+	if body.Expires = expiry(o, at); body.Expires != nil {
+		body.Answer += ", until " + body.Expires.Format(time.RFC3339)
 	}
 	answer, err := s.recordOfEnvironment(ctx, actor, subject, at, body)
 	answer.Warnings = warnings
 	return answer, err
+}
+
+// expiry is when an environment that is asked for now is over; nil: it is not.
+func expiry(o view.NewEnvironment, now time.Time) *time.Time {
+	ttl, _ := lifetime(o)
+	if ttl <= 0 {
+		return nil
+	}
+	at := now.Add(ttl).UTC()
+	return &at
+}
+
+// prepareEnvironment records that the settings of an environment are about to be written.
+func (s *Service) prepareEnvironment(ctx context.Context, actor identity.Actor, o view.NewEnvironment, plan []planned) error {
+	at, id := time.Now(), string(events.Key(o.ID, "prepare"))
+	body := &events.CommandReceived{About: events.About{ID: id}, Command: events.Command{
+		Verb: events.VerbPrepareEnvironment, Environment: o.Name, From: o.From, Actor: actor.ID, Channel: "http", Reason: o.Reason, Expires: expiry(o, at),
+	}}
+	for _, p := range plan {
+		body.Apps = append(body.Apps, events.EnvironmentApp{App: p.app.Name, Slot: p.slot.N})
+	}
+	subject := events.CommandSubject(s.epoch(), body.Type(), "", 0, o.Name, id)
+	_, err := s.recordOfEnvironment(ctx, actor, subject, at, body)
+	return err
 }
 
 // recordOfEnvironment appends a command about an environment.
@@ -190,7 +220,7 @@ func stageOf(app *fold.App, env events.Slug) *fold.Run {
 func standing(env *fold.Env) *fold.Slot {
 	live := env.Live()
 	switch {
-	case env.Ending || live == nil || live.Kind == events.KindRemove:
+	case env.Ending != 0 || live == nil || live.Kind == events.KindRemove:
 		return nil
 	case live.Closing.Stands():
 		return live

@@ -251,6 +251,97 @@ func (locked) Delete(context.Context, settings.Place) (uint64, string, error) {
 	return 0, "", settings.ErrReadOnly
 }
 
+// Whoever makes an environment ends in the middle: it is there as one that is being prepared, and the same again goes on, or
+// destroying it leaves nothing, not even what was written and not recorded any more.
+func TestAnEnvironmentHalfMade(t *testing.T) {
+	s := withDev(t)
+	key, err := identity.LoadSettingsKey(s.ledger.Keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := settings.NewEmbedded(s.Service.rt.Ledger, settings.Config, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets, err := settings.NewEmbedded(s.Service.rt.Ledger, settings.Secrets, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := func() string {
+		t.Helper()
+		status, answer := s.ask(s.token, http.MethodGet, "/v1/environments/demo/state", nil)
+		if status != http.StatusOK {
+			return fmt.Sprint(status)
+		}
+		var e view.Environment
+		if err := json.Unmarshal([]byte(answer), &e); err != nil {
+			t.Fatal(err)
+		}
+		return e.Made.State
+	}
+	half := func(id string) {
+		t.Helper()
+		s.settings.Use("demo", settings.Config, shelf{Provider: config, err: context.DeadlineExceeded})
+		if status, answer := s.ask(s.token, http.MethodPost, "/v1/environments", view.NewEnvironment{ID: id, Name: "demo", From: "dev", TTL: "1h"}); status < 500 {
+			t.Fatalf("%d %s", status, answer)
+		}
+		if got := state(); got != view.StatePreparing {
+			t.Fatalf("it is %s", got)
+		}
+		// The process wrote this one, and died before it recorded it.
+		if _, err := config.Set(t.Context(), settings.Place{Kind: settings.Config, Env: "demo", App: "hello", Key: "DATABASE_URL"}, "db of "+id, nil); err != nil {
+			t.Fatal(err)
+		}
+		s.settings.Use("demo", settings.Config, shelf{Provider: config})
+	}
+	left := func() int {
+		t.Helper()
+		var all int
+		for _, store := range []settings.Provider{config, secrets} {
+			items, err := store.List(t.Context(), "demo", "hello")
+			if err != nil {
+				t.Fatal(err)
+			}
+			all += len(items)
+		}
+		return all
+	}
+
+	half("killed-1")
+	destroyed := get[view.EnvironmentAnswer](s, http.MethodDelete, "/v1/environments/demo?id=destroy-1", nil)
+	for seq, deadline := destroyed.Seq, time.Now().Add(20*time.Second); left() > 0; seq++ {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d settings are left", left())
+		}
+		bound, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		s.fold().Wait(bound, seq+1)
+		cancel()
+	}
+	s.promoted("demo", &events.EnvironmentDeleted{About: events.About{ID: "demo"}, Name: "demo"}, "destroy-1")
+	if got := state(); got != "404" {
+		t.Errorf("it was destroyed, and is %s", got)
+	}
+
+	half("killed-2")
+	if e := s.fold().Environment("demo"); e.Made.Expires == nil {
+		t.Error("what is half made does not expire")
+	}
+	s.settings.Use("demo", settings.Config, config)
+	get[setting](s, http.MethodPut, "/v1/secrets/dev/hello/PASSWORD", map[string]string{"value": hidden + "-2"}) // not what dev runs with
+	made := get[view.EnvironmentAnswer](s, http.MethodPost, "/v1/environments", view.NewEnvironment{ID: "made-again-2", Name: "demo", From: "dev"})
+	e := s.fold().Environment("demo")
+	if e.Made.ID != made.ID || e.Preparing || e.Made.Expires != nil || !e.Since.Equal(e.Made.At) {
+		t.Fatalf("made again it is %+v", e)
+	}
+	resolved, err := s.settings.ResolveAt(t.Context(), "demo", "hello", e.Made.Apps[0].Pins)
+	if secret := resolved.Secrets["PASSWORD"]; err != nil || resolved.Config["DATABASE_URL"] != "db-of-dev" || secret.Reveal() != hidden {
+		t.Errorf("it has %v, %v", resolved.Config, err)
+	}
+	if got := state(); got != view.StateCreating {
+		t.Errorf("it is %s", got)
+	}
+}
+
 // A key that a running version is pinned to is removed only where somebody insists.
 func TestRemovingWhatIsNeeded(t *testing.T) {
 	s := withDev(t)

@@ -32,21 +32,26 @@ type copied struct {
 	there  uint64          // the version that is there already and stays; 0: it is to be written
 }
 
-// furnish gives an environment its settings: what each app's version uses where it is copied from, and what the request
-// says instead. In an environment that is renewed, what is set stays. Nothing is written where something is missing.
-func (s *Service) furnish(ctx context.Context, actor identity.Actor, o view.NewEnvironment, renewed bool, plan []planned) (apps []events.EnvironmentApp, warnings []string, err error) {
+// findAllSettings finds the settings of an environment that is to be made: what each app's version uses where it is copied
+// from, and what the request says instead. In an environment that is renewed (known), what is set stays. It writes nothing.
+func (s *Service) findAllSettings(ctx context.Context, o view.NewEnvironment, known *fold.Environment, plan []planned) ([][]copied, error) {
 	found := make([][]copied, len(plan))
 	lacks := make([][]string, len(plan))
-	err = side(len(plan), func(i int) (err error) {
-		found[i], lacks[i], err = s.findSettings(ctx, o, renewed, plan[i])
+	err := side(len(plan), func(i int) (err error) {
+		found[i], lacks[i], err = s.findSettings(ctx, o, known, plan[i])
 		return err
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if missing := slices.Concat(lacks...); len(missing) > 0 {
-		return nil, nil, conflict("making environment", string(o.Name), strings.Join(missing, "; "), "give those with --settings, or promote the app to "+string(o.From)+" again")
+		return nil, conflict("making environment", string(o.Name), strings.Join(missing, "; "), "give those with --settings, or promote the app to "+string(o.From)+" again")
 	}
+	return found, nil
+}
+
+// furnish writes the settings that were found for each app of an environment.
+func (s *Service) furnish(ctx context.Context, actor identity.Actor, o view.NewEnvironment, plan []planned, found [][]copied) (apps []events.EnvironmentApp, warnings []string, err error) {
 	apps = make([]events.EnvironmentApp, len(plan))
 	err = side(len(plan), func(i int) (err error) {
 		apps[i] = events.EnvironmentApp{App: plan[i].app.Name, Slot: plan[i].slot.N}
@@ -80,17 +85,18 @@ func side(n int, do func(int) error) error {
 }
 
 // findSettings finds the value of every setting that an app is to have in a new environment, and says which cannot be had.
-func (s *Service) findSettings(ctx context.Context, o view.NewEnvironment, renewed bool, p planned) (found []copied, missing []string, err error) {
+func (s *Service) findSettings(ctx context.Context, o view.NewEnvironment, known *fold.Environment, p planned) (found []copied, missing []string, err error) {
 	for _, kind := range []settings.Kind{settings.Config, settings.Secrets} {
 		pins, store, given := p.slot.Pins.Config, p.slot.Pins.ConfigStore, o.Apps[p.app.Name].Config
 		if kind == settings.Secrets {
 			pins, store, given = p.slot.Pins.Secrets, p.slot.Pins.SecretStore, o.Apps[p.app.Name].Secrets
 		}
 		var there map[string]uint64
-		if renewed {
-			there, err = s.versionsOf(ctx, kind, o.Name, p.app.Name)
-		} else {
+		switch {
+		case known == nil:
 			err = s.othersKeys(ctx, kind, o.Name, p.app.Name)
+		case !known.Preparing: // else what is there is of an attempt that came to no end, and is written anew
+			there, err = s.versionsOf(ctx, kind, o.Name, p.app.Name)
 		}
 		if err != nil {
 			return nil, nil, err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -579,4 +580,34 @@ func FuzzSaying(f *testing.F) {
 			t.Fatalf("read %+v", got)
 		}
 	})
+}
+
+// Whatever a command can say over HTTP, a CloudEvent can say.
+func TestEventsCanSayAllThatOrdersCan(t *testing.T) {
+	var content said
+	from := reflect.ValueOf(&content).Elem()
+	for i := range from.NumField() {
+		switch field := from.Field(i); field.Kind() {
+		case reflect.String:
+			field.SetString(from.Type().Field(i).Name)
+		case reflect.Int:
+			field.SetInt(int64(i) + 1)
+		case reflect.Bool:
+			field.SetBool(true)
+		}
+	}
+	got := reflect.ValueOf(content.order("an id"))
+	for i := range got.NumField() {
+		name := got.Type().Field(i).Name
+		source, renamed := from.FieldByName(name), map[string]string{"Env": "Environment"}[name]
+		if renamed != "" {
+			source = from.FieldByName(renamed)
+		}
+		if name == "ID" {
+			continue
+		}
+		if !source.IsValid() || !got.Field(i).Equal(source) {
+			t.Errorf("%s of an order is not said", name)
+		}
+	}
 }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/identity"
@@ -22,6 +23,11 @@ func (s *Service) scope(ctx context.Context, o order, app *fold.App, actor ident
 	}
 	if o.Verb == events.VerbDismiss {
 		in.messages = s.messages()
+	}
+	if o.Overrule {
+		var err error
+		in.takesBack, err = s.takesBack(ctx, app.Run(o.Run), o.Env)
+		return in, err
 	}
 	if o.Verb != events.VerbReplay {
 		return in, nil
@@ -46,6 +52,24 @@ func (s *Service) scope(ctx context.Context, o order, app *fold.App, actor ident
 		in.missing = append(in.missing, string(m.Kind)+" "+m.Key)
 	}
 	return in, nil
+}
+
+// takesBack says which of those whose denials of a run stand in an environment may still approve there, and can take them
+// back themselves.
+func (s *Service) takesBack(ctx context.Context, run *fold.Run, env events.Slug) (map[string]bool, error) {
+	if run == nil || run.Env(env) == nil {
+		return nil, nil
+	}
+	may := map[string]bool{}
+	for _, no := range denialsOf(run, run.Env(env)) {
+		actor, err := s.actors.Get(ctx, no.Actor)
+		if err != nil && !errors.Is(err, identity.ErrUnknownActor) {
+			return nil, err
+		}
+		barred := identity.Authorize(actor, identity.Approve, identity.Object{App: run.App, Env: env, Run: run.N})
+		may[no.Actor] = err == nil && barred == nil && s.approvalRule(run, env).Refuses(actor.Roles, false) == ""
+	}
+	return may, nil
 }
 
 // approvalRule is what the policy that the run is judged by asks for in an environment.

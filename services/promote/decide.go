@@ -22,7 +22,8 @@ type Facts struct {
 	Cleaned Cleaned
 	// Gates holds, for each run that could be promoted, what stands before the environment.
 	Gates map[int]Gate
-	// Restore holds, for each slot that a command may bring back, its settings as they are now.
+	// Restore holds, for each slot that a command may bring back, its settings as they are now; none where a store of
+	// settings does not answer.
 	Restore map[int]events.Pins
 }
 
@@ -43,6 +44,8 @@ type Gate struct {
 	Since   uint64
 	Missing []settings.MissingKey
 	Pins    events.Pins // present versions; complete only when nothing is missing
+	// Unread says that its store of settings does not answer: Missing and Pins are not known.
+	Unread bool
 }
 
 // Step is one thing to do next: Say, Deploy, Switch or Clean. After each one decide is asked again.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -107,7 +108,7 @@ func (p *promoter) lookForDrift(ctx context.Context, at Place, mem *memory) (gon
 	a := p.ledger.App(at.App)
 	v := newView(a, at.Env, Facts{Epoch: p.epoch})
 	live := v.env.Live()
-	if v.inFlight() || v.env.Ending {
+	if v.inFlight() || v.env.Ending != 0 {
 		return false, nil
 	}
 	var found []Finding
@@ -141,6 +142,49 @@ func (p *promoter) lookForDrift(ctx context.Context, at Place, mem *memory) (gon
 	return gone, nil
 }
 
+// lost finds which settings a slot's replicas would be made again with, and cannot be, because those versions are no
+// longer kept.
+func (e *engines) lost(ctx context.Context, v Version, plan *fold.Plan) ([]Finding, error) {
+	var all []Finding
+	pins := e.handed(v)
+	missing := func(kind settings.Kind, key string, version uint64, err error) error {
+		if !errors.Is(err, settings.ErrNotSet) {
+			return err
+		}
+		f := Finding{
+			What: fmt.Sprintf("version %d of %s %s", version, kind, key), Expected: fmt.Sprintf("kept, because slot %d runs with it", v.Slot.N),
+			Found: "no longer kept; replicas that are lost are not made again; ",
+		}
+		if v.Slot.Kind == events.KindRollback {
+			f.Found = "no longer kept; replicas that are lost are made again with what is set now; where that is not as it should be: "
+		}
+		f.Found += fmt.Sprintf("set it (%s), then deploy with that: %s", kind.SetCommand(v.Env, v.App, key), deployAgain(v, plan))
+		all = append(all, f)
+		return nil
+	}
+	for _, key := range slices.Sorted(maps.Keys(pins.Config)) {
+		_, err := e.settings.GetConfigAt(ctx, v.Env, v.App, key, pins.ConfigStore, pins.Config[key])
+		if err := missing(settings.Config, key, pins.Config[key], err); err != nil {
+			return nil, err
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(pins.Secrets)) {
+		_, err := e.settings.GetSecretAt(ctx, v.Env, v.App, key, pins.SecretStore, pins.Secrets[key])
+		if err := missing(settings.Secrets, key, pins.Secrets[key], err); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// deployAgain is the command that deploys with present settings what a slot holds.
+func deployAgain(v Version, plan *fold.Plan) string {
+	if plan != nil {
+		return fmt.Sprintf("towpath env create %s --from %s", v.Env, plan.From)
+	}
+	return v.Run.ReplayCommand(fold.StagePromote, v.Env)
+}
+
 // Look implements Effects.
 func (e *engines) Look(ctx context.Context, v Version, env *fold.Env, tidy bool) ([]Finding, error) {
 	spec := deploy.Spec{Place: discovery.Place{Env: v.Env, App: v.App}, Slot: v.Slot.N, Repository: v.Slot.Repository, Digest: v.Slot.Digest}
@@ -160,8 +204,17 @@ func (e *engines) Look(ctx context.Context, v Version, env *fold.Env, tidy bool)
 		return nil, err
 	}
 	var all []Finding
+	again := v.Slot.Kind == events.KindRollback // whose replicas were made with what could be had
 	for _, d := range deviations {
 		all = append(all, Finding{What: d.What, Expected: d.Expected, Found: d.Found, Gone: d.Gone})
+		again = again || d.Gone
+	}
+	if again {
+		lost, err := e.lost(ctx, v, env.Plan)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, lost...)
 	}
 	now := time.Now()
 	if len(config) > 0 {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"time"
 
 	"towpath.dev/events"
@@ -33,6 +34,9 @@ type engines struct {
 
 // Prepare implements Effects.
 func (e *engines) Prepare(ctx context.Context, v Version) ([]events.Instance, error) {
+	if instances, whole := e.comeBack(ctx, v); whole {
+		return instances, nil
+	}
 	spec, err := e.spec(ctx, v)
 	if err != nil {
 		return nil, err
@@ -44,6 +48,19 @@ func (e *engines) Prepare(ctx context.Context, v Version) ([]events.Instance, er
 		err = e.release(ctx, spec, log)
 	}
 	return instances, err
+}
+
+// comeBack returns the replicas of a version that comes back by itself where they all still run: they have their settings,
+// so that no store of settings has to answer.
+func (e *engines) comeBack(ctx context.Context, v Version) ([]events.Instance, bool) {
+	if v.From == nil {
+		return nil, false
+	}
+	spec, err := e.bare(v)
+	if err != nil {
+		return nil, false
+	}
+	return e.deployer.ComeBack(ctx, spec)
 }
 
 func (e *engines) bringUp(ctx context.Context, spec deploy.Spec, log io.Writer) ([]events.Instance, error) {
@@ -92,10 +109,12 @@ func (e *engines) Switch(ctx context.Context, v Version) error {
 			return nil
 		}
 		older = true
+		err = e.deployer.Show(ctx, place)
 	default:
-		if err := e.publish(ctx, place, v); err != nil {
-			return err
-		}
+		err = e.publish(ctx, place, v)
+	}
+	if err != nil {
+		return err
 	}
 	timeout := 10 * time.Second
 	if v.Run != nil {
@@ -174,27 +193,36 @@ func (e *engines) Heal(ctx context.Context, v Version) error {
 	return e.publish(ctx, place, v)
 }
 
-// spec is what a slot asks of its engine.
-func (e *engines) spec(ctx context.Context, v Version) (deploy.Spec, error) {
+// bare is what a slot asks of its engine, without its settings and what is needed to get its image.
+func (e *engines) bare(v Version) (deploy.Spec, error) {
 	d := v.Run.Definition
 	env, ok := d.Environment(v.Slot.Defined())
 	if !ok {
 		return deploy.Spec{}, fmt.Errorf("the definition of %s names no environment %s", v.Run.Name(), v.Slot.Defined())
-	}
-	resolved, err := e.resolve(ctx, v)
-	if err != nil {
-		return deploy.Spec{}, err
 	}
 	spec := deploy.Spec{
 		Place: discovery.Place{Env: v.Env, App: v.App}, Slot: v.Slot.N, Run: v.Run.Name(), Attempt: v.Slot.Attempt,
 		Repository: v.Slot.Repository, Digest: v.Slot.Digest,
 		Port: d.Service.Port, HealthPath: d.Service.Health.Path, HealthCommand: d.Service.Health.Command,
 		Replicas: env.Replicas, HealthTimeout: time.Duration(d.Service.HealthTimeout), Release: d.Release,
-		Config: variables(resolved.Config), Secrets: resolved.Secrets,
 	}
 	if v.From != nil {
 		spec.Adopt = names(v.From)
 	}
+	return spec, nil
+}
+
+// spec is what a slot asks of its engine.
+func (e *engines) spec(ctx context.Context, v Version) (deploy.Spec, error) {
+	spec, err := e.bare(v)
+	if err != nil {
+		return deploy.Spec{}, err
+	}
+	resolved, err := e.resolve(ctx, v)
+	if err != nil {
+		return deploy.Spec{}, err
+	}
+	spec.Config, spec.Secrets = variables(resolved.Config), resolved.Secrets
 	if err := e.discover(ctx, v, &spec); err != nil {
 		return deploy.Spec{}, err
 	}
@@ -212,16 +240,22 @@ func variables(config map[string]string) map[string]string {
 }
 
 // resolve reads the settings that the slot is pinned to. A version that comes back by itself does so with
-// what can still be had: where its replicas run on, they have it all.
+// what can still be had: where its replicas run on, they have it all. What an app finds itself may be otherwise, too.
 func (e *engines) resolve(ctx context.Context, v Version) (settings.Resolved, error) {
 	resolved, err := e.settings.ResolveAt(ctx, v.Env, v.App, v.Slot.Pins)
 	if !errors.Is(err, settings.ErrNotSet) && !errors.Is(err, settings.ErrInvalid) {
 		return resolved, err
 	}
 	if v.Slot.Kind != events.KindRollback {
-		return resolved, &UnfitError{Blame: BlameSettings, Trouble: events.Trouble{
-			What: "reading the settings", On: v.Run.Name() + " in " + string(v.Env), Why: err.Error(),
-		}}
+		_, err := e.settings.ResolveAt(ctx, v.Env, v.App, e.handed(v))
+		switch {
+		case errors.Is(err, settings.ErrNotSet), errors.Is(err, settings.ErrInvalid):
+			return resolved, &UnfitError{Blame: BlameSettings, Trouble: events.Trouble{
+				What: "reading the settings", On: v.Run.Name() + " in " + string(v.Env), Why: err.Error(),
+			}}
+		case err != nil:
+			return resolved, err
+		}
 	}
 	left := events.Pins{
 		Config: map[string]uint64{}, ConfigStore: v.Slot.Pins.ConfigStore,
@@ -238,6 +272,18 @@ func (e *engines) resolve(ctx context.Context, v Version) (settings.Resolved, er
 		}
 	}
 	return e.settings.ResolveAt(ctx, v.Env, v.App, left)
+}
+
+// handed are the pins of those settings of a slot that its containers are given, and do not find themselves.
+func (e *engines) handed(v Version) events.Pins {
+	pins := v.Slot.Pins
+	if v.Run.Definition.Discover {
+		pins.Config = nil
+		if e.settings.Access(v.Env, settings.Secrets) != nil {
+			pins.Secrets = nil
+		}
+	}
+	return pins
 }
 
 func (e *engines) credentials(ctx context.Context, repository string) (engine.Credentials, error) {
@@ -264,7 +310,19 @@ type discard struct{}
 func (discard) Write(p []byte) (int, error) { return len(p), nil }
 func (discard) Close() error                { return nil }
 
+// Left implements Effects.
+func (e *engines) Left(ctx context.Context, among []events.Slug) ([]events.Slug, error) {
+	left, err := e.deployer.Left(ctx, among)
+	entries, listed := e.table.List(ctx)
+	for p := range entries {
+		if slices.Contains(among, p.Env) && !slices.Contains(left, p.Env) {
+			left = append(left, p.Env)
+		}
+	}
+	return left, errors.Join(err, listed)
+}
+
 // Raze implements Effects.
-func (e *engines) Raze(ctx context.Context, env events.Slug, apps []events.Slug) error {
+func (e *engines) Raze(ctx context.Context, env events.Slug, apps map[events.Slug]int) error {
 	return e.deployer.Raze(ctx, env, apps)
 }

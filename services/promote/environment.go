@@ -19,7 +19,7 @@ import (
 func (s *Service) settleEnvironments(ctx context.Context) error {
 	var errs []error
 	for _, e := range s.rt.Fold.Environments() {
-		if e.Gone || e.Created && e.Ending == nil {
+		if e.Gone || (e.Created || e.Preparing) && e.Ending == nil {
 			continue
 		}
 		if err := s.settleEnvironment(ctx, e.Name); err != nil {
@@ -50,7 +50,7 @@ func (s *Service) workOn(ctx context.Context, name events.Slug) error {
 		return nil
 	case e.Ending != nil:
 		return s.dissolve(ctx, e)
-	case !e.Created:
+	case !e.Created && !e.Preparing:
 		return s.announceEnvironment(ctx, e)
 	}
 	return nil
@@ -76,7 +76,7 @@ func (s *Service) dissolve(ctx context.Context, e *fold.Environment) error {
 	}
 	var err error
 	if free {
-		err = s.promoter.effects.Raze(ctx, e.Name, s.everIn(e.Name))
+		err = s.promoter.effects.Raze(ctx, e.Name, s.slotsIn(e.Name))
 	}
 	release(ctx)
 	if !free || err != nil {
@@ -125,6 +125,15 @@ func (s *Service) everIn(env events.Slug) []events.Slug {
 		}
 	}
 	return apps
+}
+
+// slotsIn are the last slots of those apps.
+func (s *Service) slotsIn(env events.Slug) map[events.Slug]int {
+	last := map[events.Slug]int{}
+	for _, app := range s.everIn(env) {
+		last[app] = s.rt.Fold.App(app).Env(env).Slots.Len()
+	}
+	return last
 }
 
 // vacated reports whether nothing of an environment can come up any more.

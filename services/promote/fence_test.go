@@ -107,7 +107,9 @@ func (p *process) Clean(_ context.Context, _ Place, keep []*fold.Slot, upTo int)
 
 func (p *process) Heal(context.Context, Version) error { return nil }
 
-func (p *process) Raze(context.Context, events.Slug, []events.Slug) error { return nil }
+func (p *process) Left(context.Context, []events.Slug) ([]events.Slug, error) { return nil, nil }
+
+func (p *process) Raze(context.Context, events.Slug, map[events.Slug]int) error { return nil }
 
 func (p *process) Look(context.Context, Version, *fold.Env, bool) ([]Finding, error) { return nil, nil }
 

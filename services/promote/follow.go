@@ -44,7 +44,7 @@ func follow(apps []*fold.App, external func(events.Slug, settings.Kind) bool) []
 	for _, a := range apps {
 		for _, name := range Environments(a) {
 			env := a.Env(name)
-			if env.Gone || env.Ending {
+			if env.Gone || env.Ending != 0 {
 				continue
 			}
 			var needs []pipeline.Definition

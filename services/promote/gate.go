@@ -111,7 +111,7 @@ func (v view) gates() Step {
 			return s
 		}
 		w, waits := v.waits(c)
-		if !waits || c.env.Waiting != nil && *c.env.Waiting == w {
+		if !waits || w.Reason == "" || c.env.Waiting != nil && *c.env.Waiting == w {
 			continue
 		}
 		return v.queued(c.run, c.env, w)
@@ -130,6 +130,16 @@ func (v view) next() *candidate {
 		}
 	}
 	return nil
+}
+
+// mayCome reports whether a candidate may have the environment now, or could but for settings that cannot be read.
+func (v view) mayCome() bool {
+	for _, c := range v.candidates() {
+		if w, waits := v.barred(c); v.answer(c) == nil && (!waits || w.Reason == "") {
+			return true
+		}
+	}
+	return false
 }
 
 // answer returns what has to be recorded before anything else can be said about a candidate, or nil.
@@ -194,21 +204,22 @@ func (c candidate) counted(actor string) bool { return slices.Contains(c.approve
 // waits says what a candidate waits for; false when it may go at once.
 func (v view) waits(c candidate) (events.Waiting, bool) {
 	w, waits := v.barred(c)
-	if !waits {
+	if !waits || w.Reason == "" && v.inFlight() {
 		w, waits = v.behind(c)
 	}
 	w.Environment, w.Attempt = v.name, c.env.Promote.Attempt
 	return w, waits
 }
 
-// barred says what keeps a candidate out, a slot in flight apart.
+// barred says what keeps a candidate out, a slot in flight apart. The reason is empty where it is only that its settings
+// cannot be read: whoever waits for the store says so, for as long as that is.
 func (v view) barred(c candidate) (events.Waiting, bool) {
 	for _, bar := range []func(candidate) (events.Waiting, bool){v.made, v.faulty, v.unset, v.older, v.pinned, v.unapproved, v.held, v.queues} {
 		if w, waits := bar(c); waits {
 			return w, true
 		}
 	}
-	return events.Waiting{}, false
+	return events.Waiting{}, c.gate.Unread
 }
 
 // faulty: nobody can say what the gates are.

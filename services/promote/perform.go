@@ -39,10 +39,12 @@ type Effects interface {
 	// Look finds what is otherwise at a place than its live slot and the ledger's settings say. Other containers count
 	// where the place is tidy: where all that is not needed was removed.
 	Look(ctx context.Context, v Version, env *fold.Env, tidy bool) ([]Finding, error)
-	// Raze removes all that is left of an environment in which these apps ever were: containers, volumes, networks,
-	// secrets, what apps were granted to find their settings, and its entries in Consul's catalog and in the table of what
-	// gets traffic. Nothing of it may be under way.
-	Raze(ctx context.Context, env events.Slug, apps []events.Slug) error
+	// Raze removes all that is left of an environment of these apps up to the slot that each is with: containers, volumes,
+	// networks, secrets, what apps were granted to find their settings, and its entries in Consul's catalog and in the
+	// table of what gets traffic. Nothing of those slots may be under way; later ones are left alone.
+	Raze(ctx context.Context, env events.Slug, apps map[events.Slug]int) error
+	// Left returns those of these environments that have containers, or an entry in the table of what gets traffic.
+	Left(ctx context.Context, among []events.Slug) ([]events.Slug, error)
 }
 
 // UndrainedError says that the traffic was switched, but not whether requests are still at older instances.
@@ -66,7 +68,7 @@ type Ledger interface {
 
 // Gates looks up what decide has to know besides the ledger.
 type Gates interface {
-	// Gate returns what stands before a run.
+	// Gate returns what stands before a run. With an error it is all but what is in stores of settings.
 	Gate(ctx context.Context, p Place, run *fold.Run) (Gate, error)
 	// Present returns the present versions of the settings that pins name.
 	Present(ctx context.Context, p Place, pins events.Pins) (events.Pins, error)
@@ -131,16 +133,17 @@ func (p *promoter) finish(ctx context.Context, at Place, mem *memory, moved func
 func (p *promoter) work(ctx context.Context, at Place, mem *memory, moved func()) error {
 	var said events.Subject
 	for {
-		a, facts, err := p.look(ctx, at)
-		if err != nil || a == nil {
-			return err
+		a, facts, unread := p.look(ctx, at)
+		if a == nil {
+			return nil
 		}
 		facts.Switched, facts.Cleaned = mem.switched, mem.cleaned
 		step := decide(a, at.Env, facts)
 		if step == nil {
-			return nil
+			return unread
 		}
 		boundary.Reached(events.Promote, boundary.Decided, at.App)
+		var err error
 		if say, ok := step.(Say); ok {
 			said, err = p.sayOnce(ctx, say, said)
 		} else {
@@ -159,23 +162,26 @@ func (p *promoter) work(ctx context.Context, at Place, mem *memory, moved func()
 func (p *promoter) interject(ctx context.Context, at Place) error {
 	var said events.Subject
 	for {
-		a, facts, err := p.look(ctx, at)
-		if err != nil || a == nil {
-			return err
+		a, facts, unread := p.look(ctx, at)
+		if a == nil {
+			return nil
 		}
 		say, ok := interject(a, at.Env, facts).(Say)
 		if !ok {
-			return nil
+			return unread
 		}
+		var err error
 		if said, err = p.sayOnce(ctx, say, said); err != nil {
 			return &StepError{Place: at, Step: say, Err: err}
 		}
 	}
 }
 
-// look gathers what is decided on. The app is nil where there is none.
+// look gathers what is decided on. The app is nil where there is none. The error says what could not be read, which
+// holds up only what needs it.
 func (p *promoter) look(ctx context.Context, at Place) (*fold.App, Facts, error) {
 	facts := Facts{Epoch: p.epoch, URL: p.url, Gates: map[int]Gate{}, Restore: map[int]events.Pins{}}
+	var unread []error
 	a := p.ledger.App(at.App)
 	if a == nil {
 		return nil, facts, nil
@@ -183,18 +189,20 @@ func (p *promoter) look(ctx context.Context, at Place) (*fold.App, Facts, error)
 	for _, n := range Candidates(a, at.Env) {
 		gate, err := p.gates.Gate(ctx, at, a.Run(n))
 		if err != nil {
-			return nil, facts, &StepError{Place: at, Err: err}
+			gate.Unread = true
+			unread = append(unread, &StepError{Place: at, Err: err})
 		}
 		facts.Gates[n] = gate
 	}
 	for _, n := range Restorable(a, at.Env) {
 		pins, err := p.gates.Present(ctx, at, a.Env(at.Env).Slot(n).Pins)
 		if err != nil {
-			return nil, facts, &StepError{Place: at, Err: err}
+			unread = append(unread, &StepError{Place: at, Err: err})
+			continue
 		}
 		facts.Restore[n] = pins
 	}
-	return a, facts, nil
+	return a, facts, errors.Join(unread...)
 }
 
 // perform carries out a step that is more than an event.

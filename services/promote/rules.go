@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/ledger/fold"
@@ -19,6 +20,46 @@ type rules struct {
 
 	mu     sync.Mutex
 	parsed map[string]policy.Policy // by digest
+	silent map[stores]silence
+}
+
+// stores are those of an environment that a question needs.
+type stores struct {
+	env             events.Slug
+	config, secrets bool
+}
+
+// silence is that a store of settings does not answer.
+type silence struct {
+	err   error
+	until time.Time
+}
+
+// silenceHolds is how long a store that did not answer is not asked again, so that what does not need it goes on without
+// waiting for it at every step. It is shorter than storePause.
+const silenceHolds = 3 * time.Second
+
+func newRules(f *fold.Fold, store *settings.Store) *rules {
+	return &rules{fold: f, settings: store, parsed: map[string]policy.Policy{}, silent: map[stores]silence{}}
+}
+
+// ask asks stores, unless they were silent a moment ago.
+func (r *rules) ask(of stores, question func() error) error {
+	r.mu.Lock()
+	last, ok := r.silent[of]
+	r.mu.Unlock()
+	if ok && time.Now().Before(last.until) {
+		return last.err
+	}
+	err := question()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if unavailable(err) {
+		r.silent[of] = silence{err, time.Now().Add(silenceHolds)}
+	} else {
+		delete(r.silent, of)
+	}
+	return err
 }
 
 // Gate implements Gates.
@@ -27,13 +68,16 @@ func (r *rules) Gate(ctx context.Context, at Place, run *fold.Run) (Gate, error)
 	if err != nil {
 		return Gate{Fault: err.Error()}, nil
 	}
-	env, _ := run.Definition.Environment(at.Env)
+	d := run.Definition
+	env, _ := d.Environment(at.Env)
 	g := Gate{Approval: p.ApprovalRule(at.Env, env.Approvals), Since: r.since(run, env)}
-	pins, missing, err := r.settings.Pin(ctx, at.Env, run.Definition)
+	err = r.ask(stores{at.Env, len(d.Config) > 0, len(d.Secrets) > 0}, func() (err error) {
+		g.Pins, g.Missing, err = r.settings.Pin(ctx, at.Env, d)
+		return err
+	})
 	if err != nil {
-		return Gate{}, fmt.Errorf("looking up the settings of %s in %s: %w", run.Name(), at.Env, err)
+		return g, fmt.Errorf("looking up the settings of %s in %s: %w", run.Name(), at.Env, err)
 	}
-	g.Missing, g.Pins = missing, pins
 	return g, nil
 }
 
@@ -55,7 +99,11 @@ func (r *rules) Present(ctx context.Context, at Place, pins events.Pins) (events
 	if len(pins.Secrets) == 0 {
 		return present, nil
 	}
-	items, err := r.settings.ListSecrets(ctx, at.Env, at.App)
+	var items []settings.Item
+	err := r.ask(stores{env: at.Env, secrets: true}, func() (err error) {
+		items, err = r.settings.ListSecrets(ctx, at.Env, at.App)
+		return err
+	})
 	if err != nil {
 		return present, fmt.Errorf("looking up the secrets of %s in %s: %w", at.App, at.Env, err)
 	}

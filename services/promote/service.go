@@ -25,7 +25,6 @@ import (
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/pause"
-	"towpath.dev/pkg/policy"
 	"towpath.dev/pkg/registry"
 	"towpath.dev/pkg/settings"
 	"towpath.dev/pkg/settings/alarms"
@@ -78,7 +77,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	}
 	s.promoter = &promoter{
 		epoch: rt.Ledger.Epoch(), url: s.cfg.Gateway, ledger: follower{rt}, effects: deps.Effects, turns: newTurns(),
-		gates: &rules{fold: rt.Fold, settings: store, parsed: map[string]policy.Policy{}}, logger: rt.Logger,
+		gates: newRules(rt.Fold, store), logger: rt.Logger,
 	}
 	return s, nil
 }
@@ -326,6 +325,7 @@ func (s *Service) lookAround(ctx context.Context) {
 			s.rt.Logger.Warn("looking around: not all could be done, to be tried again", "err", err)
 		}
 		s.healAll(ctx)
+		s.sweep(ctx)
 		s.reconcileCatalog(ctx)
 		if err := s.settleEnvironments(ctx); err != nil && ctx.Err() == nil {
 			s.rt.Logger.Warn("looking around: an environment is left to the next look", "err", err)
@@ -369,6 +369,33 @@ func (s *Service) healAll(ctx context.Context) {
 				s.rt.Logger.Warn("looking after replicas, to be tried again", "app", a.Name, "env", env, "err", err)
 			}
 		}
+	}
+}
+
+// sweep takes away what a process that was behind has brought up in environments that were gone by then, or has published
+// of them.
+func (s *Service) sweep(ctx context.Context) {
+	var gone []events.Slug
+	for _, e := range s.rt.Fold.Environments() {
+		if e.Gone {
+			gone = append(gone, e.Name)
+		}
+	}
+	if len(gone) == 0 {
+		return
+	}
+	left, err := s.promoter.effects.Left(ctx, gone)
+	for _, env := range left {
+		last := map[events.Slug]int{}
+		for _, app := range s.everIn(env) {
+			if e := s.rt.Fold.App(app).Env(env); e.Gone { // and not made again meanwhile
+				last[app] = e.Slots.Len()
+			}
+		}
+		err = errors.Join(err, s.promoter.effects.Raze(ctx, env, last))
+	}
+	if err != nil && ctx.Err() == nil {
+		s.rt.Logger.Warn("looking after environments that are gone, to be tried again", "err", err)
 	}
 }
 

@@ -103,7 +103,18 @@ func (f *fakeEngine) Look(context.Context, promote.Version, *fold.Env, bool) ([]
 	return nil, nil
 }
 
-func (f *fakeEngine) Raze(_ context.Context, env events.Slug, _ []events.Slug) error {
+func (f *fakeEngine) Left(_ context.Context, among []events.Slug) (left []events.Slug, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, env := range among {
+		if _, there := f.traffic[env]; there {
+			left = append(left, env)
+		}
+	}
+	return left, nil
+}
+
+func (f *fakeEngine) Raze(_ context.Context, env events.Slug, _ map[events.Slug]int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.traffic, env)

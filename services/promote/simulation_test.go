@@ -9,6 +9,7 @@ import (
 	"iter"
 	"log/slog"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"os"
 	"runtime"
@@ -61,6 +62,9 @@ const (
 	adoptsAnything           // a replica is taken over by its name although its digest is another
 	razesEarly               // an environment is razed although something of it may come up
 	forgetsSettings          // an environment is said to be gone although it has settings
+	endsUnfenced             // an environment is taken for empty when nothing runs, without a slot that says so
+	razesLater               // what is razed goes with all that came later
+	guessesSettings          // a run whose settings cannot be read is let in all the same
 )
 
 func TestSimulation(t *testing.T) {
@@ -88,7 +92,7 @@ var simMustSee = []string{
 	"close verified", "close rejected", "close superseded",
 	"finished success", "finished failure", "finished error", "finished cancel",
 	"queued", "requested", "approved", "denied", "replayed", "deployed", "upgraded", "rolledback", "removed",
-	"process killed", "given up", "slot decided by two", "effect cut off", "several processes",
+	"process killed", "given up", "taken while settings cannot be read", "slot decided by two", "effect cut off", "several processes",
 }
 
 func TestSimulationNoticesBrokenGuards(t *testing.T) {
@@ -96,6 +100,7 @@ func TestSimulationNoticesBrokenGuards(t *testing.T) {
 		"traffic before the commit point": noCommitPoint, "traffic may go back": noGreaterSlot,
 		"decisions may be written over": noWriteOnce, "cleaning removes what is newer": cleansTooMuch,
 		"adopting without looking": adoptsAnything, "razing early": razesEarly, "forgetting settings": forgetsSettings,
+		"ending without a slot": endsUnfenced, "razing what came later": razesLater, "guessing settings": guessesSettings,
 	} {
 		t.Run(name, func(t *testing.T) {
 			if *schedules > 10_000 {
@@ -168,6 +173,7 @@ type sim struct {
 	current  *task
 	chaos    bool // faults may happen
 	outage   bool // the engine is away
+	unread   bool // the store of settings is
 	budget   int  // how much people still do
 	orders   int  // how much they still do to environments as a whole
 	policy   string
@@ -293,6 +299,8 @@ func (m *sim) act() {
 		p.start()
 	case m.rng.IntN(3) == 0:
 		m.outage = !m.outage
+	case m.rng.IntN(3) == 0:
+		m.unread = !m.unread
 	default:
 		if len(m.story.Records(0)) > 1 { // an event is delivered again, although it was acknowledged
 			records := m.story.Records(0)
@@ -425,6 +433,7 @@ func (p *proc) start() {
 		logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 	if p.fold.App(simApp) != nil { // what it does when it starts
+		p.begin(&message{last: true}, p.sweep)
 		p.handle(&message{})
 	}
 }
@@ -570,11 +579,11 @@ func (p *proc) dissolve(e *fold.Environment) error {
 	s := &Service{rt: &worker.Runtime{Fold: p.fold, Logger: p.promoter.logger}, promoter: p.promoter}
 	free, release := s.occupy(e.Name)
 	if free {
-		free = s.vacated(e.Name) || p.sim.sabotage == razesEarly
+		free = s.vacated(e.Name) || p.sim.sabotage == razesEarly || p.sim.sabotage == endsUnfenced && idle(p.fold.App(simApp).Env(e.Name))
 	}
 	var err error
 	if free {
-		err = p.promoter.effects.Raze(context.Background(), e.Name, s.everIn(e.Name))
+		err = p.promoter.effects.Raze(context.Background(), e.Name, s.slotsIn(e.Name))
 	}
 	release(context.Background())
 	if !free || err != nil {
@@ -585,6 +594,24 @@ func (p *proc) dissolve(e *fold.Environment) error {
 	}
 	b := &events.EnvironmentDeleted{About: events.About{ID: string(e.Name)}, Name: string(e.Name), Made: events.Made{From: e.Made.From, Command: e.Ending.ID}}
 	return p.sayOfEnvironment(e.Name, b, e.Ending.ID)
+}
+
+// sweep takes the steps of the service's method.
+func (p *proc) sweep() error {
+	if env := p.fold.App(simApp).Env(simMade); env.Gone {
+		left, err := p.Left(context.Background(), []events.Slug{simMade})
+		if err != nil || len(left) == 0 {
+			return err
+		}
+		return p.Raze(context.Background(), simMade, map[events.Slug]int{simApp: env.Slots.Len()})
+	}
+	return nil
+}
+
+// idle reports whether nothing runs or comes up, as far as one process knows.
+func idle(env *fold.Env) bool {
+	live, last := env.Live(), env.Last()
+	return (last == nil || !last.Open()) && (live == nil || live.Kind == events.KindRemove)
 }
 
 func (p *proc) sayOfEnvironment(env events.Slug, b events.Body, command string) error {
@@ -703,19 +730,30 @@ func (p *proc) Undecided(ctx context.Context, at Place, slot int) (context.Conte
 // Gate implements Gates.
 func (p *proc) Gate(_ context.Context, at Place, run *fold.Run) (Gate, error) {
 	p.pause()
-	g := Gate{Pins: events.Pins{Config: map[string]uint64{"KEY": 1}}}
+	env, _ := run.Definition.Environment(at.Env)
+	g := Gate{Approval: policy.Approval{Count: env.Approvals, AuthorMayApprove: true}}
+	if p.sim.chaos && p.sim.unread {
+		if p.sim.sabotage == guessesSettings {
+			return g, nil
+		}
+		return g, errUnread
+	}
+	g.Pins = events.Pins{Config: map[string]uint64{"KEY": 1}, Secrets: map[string]uint64{"SECRET": 1}}
 	if p.sim.missing[at.Env] {
 		g.Missing = []settings.MissingKey{{Key: "KEY", Command: "towpath config set"}}
 	}
-	env, _ := run.Definition.Environment(at.Env)
-	g.Approval = policy.Approval{Count: env.Approvals, AuthorMayApprove: true}
 	return g, nil
 }
 
+var errUnread = &settings.UnavailableError{Store: "Consul", What: "reading", Why: "it is not reached", Do: "start it"}
+
 // Present implements Gates.
-func (p *proc) Present(context.Context, Place, events.Pins) (events.Pins, error) {
+func (p *proc) Present(_ context.Context, _ Place, pins events.Pins) (events.Pins, error) {
 	p.pause()
-	return events.Pins{}, nil
+	if p.sim.chaos && p.sim.unread && len(pins.Secrets) > 0 {
+		return events.Pins{}, errUnread
+	}
+	return events.Pins{Secrets: map[string]uint64{"SECRET": 2}}, nil
 }
 
 // fails reports whether a call fails for a technical reason.
@@ -799,15 +837,34 @@ func (p *proc) Clean(_ context.Context, at Place, keep []*fold.Slot, upTo int) e
 // Heal implements Effects.
 func (p *proc) Heal(context.Context, Version) error { return nil }
 
+// Left implements Effects.
+func (p *proc) Left(_ context.Context, among []events.Slug) ([]events.Slug, error) {
+	if err := p.fails(); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(slices.Clone(among), func(env events.Slug) bool {
+		for _, c := range p.sim.world.containers {
+			if c.env == env {
+				return false
+			}
+		}
+		_, routed := p.sim.world.traffic[env]
+		return !routed
+	}), nil
+}
+
 // Raze implements Effects.
-func (p *proc) Raze(_ context.Context, env events.Slug, _ []events.Slug) error {
-	w := p.sim.world
+func (p *proc) Raze(_ context.Context, env events.Slug, apps map[events.Slug]int) error {
+	w, upTo := p.sim.world, apps[simApp]
 	if err := p.fails(); err != nil {
 		return err
 	}
-	p.sim.oracle.razed(env)
+	p.sim.oracle.razed(env, upTo)
+	if p.sim.sabotage == razesLater {
+		upTo = math.MaxInt
+	}
 	for _, c := range slices.Sorted(maps.Keys(w.containers)) {
-		if w.containers[c].env == env {
+		if r := w.containers[c]; r.env == env && r.slot <= upTo {
 			if err := p.fails(); err != nil {
 				return err
 			}
@@ -818,7 +875,9 @@ func (p *proc) Raze(_ context.Context, env events.Slug, _ []events.Slug) error {
 	if err := p.fails(); err != nil {
 		return err
 	}
-	delete(w.traffic, env)
+	if w.traffic[env].slot <= upTo {
+		delete(w.traffic, env)
+	}
 	return nil
 }
 
@@ -963,8 +1022,7 @@ func (m *sim) people() {
 const simMade events.Slug = "demo"
 
 // environment lets somebody make or renew an environment, bring a version back there, or end it, as far as the gateway lets
-// them; it reports whether anybody did. Only one process at a time may end one: what keeps slots from being taken
-// meanwhile, the turns, is each process's own.
+// them; it reports whether anybody did.
 func (m *sim) environment(a *fold.App) bool {
 	e := m.truth.Environment(simMade)
 	from := []events.Slug{"dev", "prod"}[m.rng.IntN(2)]
@@ -979,8 +1037,6 @@ func (m *sim) environment(a *fold.App) bool {
 	switch {
 	case e != nil && e.Ending != nil:
 		return false
-	case e != nil && n < 4 && len(m.procs) > 1:
-		return false
 	case e != nil && n < 2:
 		m.story.Command(events.Command{Verb: events.VerbDestroyEnvironment, Environment: simMade})
 	case e != nil && n < 4:
@@ -988,6 +1044,9 @@ func (m *sim) environment(a *fold.App) bool {
 		m.story.Write(events.EnvironmentSubject(foldtest.Epoch, events.Watch, b.Type(), simMade, e.Made.ID), "", b)
 		m.seen["expired"]++
 	case e != nil && n < 5, e == nil && a.Env(simMade).Gone && n == 0: // or a gateway that has not heard of its end
+		if a.Env(simMade).Live() == nil {
+			return false // it brings nothing back where nothing has run
+		}
 		m.story.Command(events.Command{Verb: events.VerbRollback, App: simApp, Environment: simMade})
 	case slot == nil || slot.Kind == events.KindRemove:
 		return false
@@ -1074,25 +1133,25 @@ func (o *oracle) before(r ledger.Record) {
 	}
 }
 
-// razed checks that nothing of an environment may come up any more when all of it is removed.
-func (o *oracle) razed(name events.Slug) {
+// razed checks that nothing of an environment's slots up to one may come up any more when all of them is removed.
+func (o *oracle) razed(name events.Slug, upTo int) {
 	env := o.sim.truth.App(simApp).Env(name)
-	if last := env.Last(); last != nil && last.Open() {
-		o.sim.fail("%s is razed while slot %d is open", name, last.N)
+	if s := env.Slot(upTo); s != nil && s.Open() {
+		o.sim.fail("%s is razed while slot %d is open", name, s.N)
 	}
-	if live := env.Live(); live != nil && live.Kind != events.KindRemove {
+	if live := env.Live(); live != nil && live.Kind != events.KindRemove && live.N <= upTo {
 		o.sim.fail("%s is razed while slot %d is live", name, live.N)
 	}
 }
 
 // gone checks that nothing of an environment is left when that is said.
 func (o *oracle) gone(name events.Slug) {
-	o.razed(name)
+	o.razed(name, o.sim.truth.App(simApp).Env(name).Slots.Len())
 	if o.sim.left[name] {
 		o.sim.fail("%s is gone, and has settings", name)
 	}
 	for c, r := range o.sim.world.containers {
-		if r.env == name {
+		if r.env == name && len(o.sim.procs) == 1 { // else one that is behind may be about to find out
 			o.sim.fail("%s is gone, and %s is there", name, c)
 		}
 	}
@@ -1113,6 +1172,9 @@ func (o *oracle) succeeded(b *events.SlotClosed) bool {
 // taken checks that a slot is taken for something that may have it.
 func (o *oracle) taken(a *fold.App, b *events.SlotTaken) {
 	m, env := o.sim, a.Env(b.Environment)
+	if env.Gone {
+		m.fail("slot %d of %s is taken, which is gone", b.Slot, b.Environment)
+	}
 	if last := env.Last(); b.Slot != env.Slots.Len()+1 || last != nil && last.Open() {
 		m.fail("slot %d of %s is taken while %d is open", b.Slot, b.Environment, env.Slots.Len())
 	}
@@ -1120,6 +1182,15 @@ func (o *oracle) taken(a *fold.App, b *events.SlotTaken) {
 		if from := env.Slot(b.From); from == nil || from.Digest != b.Digest || from.Run != b.Run {
 			m.fail("slot %d of %s does not hold the version of %d", b.Slot, b.Environment, b.From)
 		}
+	}
+	if b.Kind == events.KindRestore && b.From > 0 && len(env.Slot(b.From).Pins.Secrets) > 0 && b.Pins.Secrets["SECRET"] != 2 {
+		m.fail("slot %d of %s comes back with %+v, not with the secret of today", b.Slot, b.Environment, b.Pins)
+	}
+	if b.Kind == events.KindDeploy && b.Pins.Config["KEY"] == 0 {
+		m.fail("slot %d of %s is taken without its settings", b.Slot, b.Environment)
+	}
+	if m.unread && m.chaos {
+		m.seen["taken while settings cannot be read"]++
 	}
 	if b.Kind == events.KindCreate {
 		o.furnished(env, b)
@@ -1214,7 +1285,7 @@ func (o *oracle) traffic() {
 			m.fail("traffic of %s goes to slot %d, which is not live", env, to.slot)
 			return
 		}
-		if to.slot < o.discovery[env] {
+		if to.slot < o.discovery[env] && !a.Env(env).Gone { // where it was taken away, nothing remembers how far it was
 			m.fail("traffic of %s goes back from slot %d to %d", env, o.discovery[env], to.slot)
 		}
 		o.discovery[env] = max(o.discovery[env], to.slot)
@@ -1222,6 +1293,9 @@ func (o *oracle) traffic() {
 			m.fail("traffic of %s in slot %d goes to %d replicas", env, to.slot, len(to.instances))
 		}
 		for _, i := range to.instances {
+			if a.Env(env).Gone {
+				break // taken away, and published by somebody who is behind; it is taken away again
+			}
 			if c, ok := m.world.containers[i.ID]; !ok || c.digest != s.Digest {
 				m.fail("traffic of %s goes to %s, which is gone or not of slot %d (%s)", env, i.ID, to.slot, c.digest)
 			}
@@ -1256,6 +1330,11 @@ func (o *oracle) restIn(a *fold.App, env *fold.Env, to route) {
 	}
 	if env.Gone && len(to.instances) == 0 {
 		to.slot = want // its entry was removed
+	}
+	for name, c := range m.world.containers {
+		if env.Gone && c.env == env.Name {
+			m.fail("%s was left behind in %s, which is gone", name, env.Name)
+		}
 	}
 	if to.slot != want {
 		m.fail("traffic of %s rests on slot %d, not on %d", env.Name, to.slot, want)
@@ -1310,5 +1389,5 @@ func (o *oracle) concluded(a *fold.App, env *fold.Env) {
 
 // String names what is broken in failures.
 func (s sabotage) String() string {
-	return strings.Split("nothing,no commit point,no greater slot,no write once,cleans too much,adopts anything,razes early,forgets settings", ",")[s]
+	return strings.Split("nothing,no commit point,no greater slot,no write once,cleans too much,adopts anything,razes early,forgets settings,ends unfenced,razes later,guesses settings", ",")[s]
 }

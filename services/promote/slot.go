@@ -26,7 +26,7 @@ func (v view) giveUp() Step {
 
 // unwanted says why a slot in flight is not to go on.
 func (v view) unwanted(s *fold.Slot) (why string, unwanted bool) {
-	if v.env.Ending && s.Kind != events.KindRemove {
+	if v.env.Ending != 0 && s.Kind != events.KindRemove {
 		return fmt.Sprintf("%s is being destroyed", v.name), true
 	}
 	if s.Kind == events.KindRestore && s.From == 0 {
@@ -79,7 +79,7 @@ func (v view) carryOn() Step {
 		return v.deploy(s)
 	case v.facts.Switched < s.N:
 		return Switch{Slot: s, Run: v.version(s)}
-	case !s.Deployed:
+	case !s.Deployed && (s.Kind != events.KindRemove || v.served(s.N)):
 		return v.deployed(s)
 	case s.Kind == events.KindRemove:
 		return v.closed(s, events.Verified, "")
@@ -117,7 +117,7 @@ func (v view) deploy(s *fold.Slot) Step {
 // bring back, the slot is taken all the same, and abandoned with that reason, so that the command has
 // its answer in the ledger.
 func (v view) restore() Step {
-	if v.inFlight() || v.env.Ending || len(v.env.Rollbacks) == 0 {
+	if v.inFlight() || v.env.Ending != 0 || len(v.env.Rollbacks) == 0 {
 		return nil
 	}
 	c := v.env.Rollbacks[0]
@@ -125,10 +125,16 @@ func (v view) restore() Step {
 	b.Command = c.ID
 	if target := v.target(c); target != nil {
 		v.carry(b, target)
-		pins := v.facts.Restore[target.N]
-		b.Pins = events.Pins{Config: target.Pins.Config, ConfigStore: target.Pins.ConfigStore, Secrets: pins.Secrets, SecretStore: pins.SecretStore}
-		if c.WithSecrets {
+		pins, known := v.facts.Restore[target.N]
+		switch {
+		case c.WithSecrets:
 			b.Pins = target.Pins
+		case !known && len(target.Pins.Secrets) > 0:
+			return nil
+		default:
+			b.Pins = events.Pins{
+				Config: target.Pins.Config, ConfigStore: target.Pins.ConfigStore, Secrets: pins.Secrets, SecretStore: pins.SecretStore,
+			}
 		}
 	}
 	return v.taken(b)
@@ -168,7 +174,7 @@ func (v view) proven(n int, fits func(*fold.Slot) bool) *fold.Slot {
 // This is tried once: where the good version does not come up either, an operator has to decide.
 func (v view) bringBack() Step {
 	live, last := v.env.Live(), v.env.Last()
-	if v.inFlight() || live == nil || live.Closing == "" || live.Closing.Stands() {
+	if v.occupied() || live == nil || live.Closing == "" || live.Closing.Stands() {
 		return nil
 	}
 	if live.Kind != events.KindDeploy && live.Kind != events.KindRestore && live.Kind != events.KindCreate {
@@ -180,7 +186,7 @@ func (v view) bringBack() Step {
 	if s := v.gates(); s != nil && v.yields(live) {
 		return s
 	}
-	if v.yields(live) && v.next() != nil {
+	if v.yields(live) && v.mayCome() {
 		return nil
 	}
 	good := v.env.Good(live.N)
@@ -207,7 +213,7 @@ func (v view) cancelled(s *fold.Slot) bool {
 // take takes a slot for the run whose turn it is.
 func (v view) take() Step {
 	next := v.next()
-	if v.inFlight() || next == nil {
+	if v.occupied() || next == nil {
 		return nil
 	}
 	b := v.claim(events.KindDeploy)
@@ -220,6 +226,12 @@ func (v view) take() Step {
 func (v view) inFlight() bool {
 	last := v.env.Last()
 	return last != nil && last.Open()
+}
+
+// occupied reports whether no slot may be taken: one is in flight, or an operator's wish comes first, whose settings
+// cannot be read at the moment.
+func (v view) occupied() bool {
+	return v.inFlight() || v.env.Ending == 0 && len(v.env.Rollbacks) > 0
 }
 
 // claim begins the next slot.

@@ -115,8 +115,8 @@ type Env struct {
 	Rollbacks []Command
 	// Plan is what the environment is to hold, where somebody made it from another; nil: nothing is planned.
 	Plan   *Plan
-	Ending bool // it is to be destroyed
-	Gone   bool // nothing of it is left
+	Ending uint64 // sequence of what has it destroyed; 0: nothing
+	Gone   bool   // nothing of it is left
 	// Config and Secrets are what the ledger says last of each key.
 	Config, Secrets map[string]Setting
 	Drifts          []Drift // that are not over, oldest first
@@ -535,7 +535,7 @@ func (a *App) command(r ledger.Record, b *events.CommandReceived) error {
 		return nil
 	case events.VerbRollback:
 		e := a.ownEnv(b.Environment)
-		if e.Ending || e.Gone { // nobody brings anything back to what ends
+		if e.Ending != 0 || e.Gone { // nobody brings anything back to what ends
 			return nil
 		}
 		e.Rollbacks = append(slices.Clone(e.Rollbacks), c)

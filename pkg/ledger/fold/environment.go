@@ -13,15 +13,18 @@ import (
 
 // Environment is one that somebody made from another, apart from those that pipelines name.
 //
-//	asked for ──> created ──> ending ──> gone ──> asked for …
+//	preparing ──> asked for ──> created ──> ending ──> gone ──> preparing …
+//	    └────────────────────────────────────^
 type Environment struct {
 	Name    events.Slug
 	Made    Command   // made it, or renewed it last
 	Since   time.Time // when it was first asked for, since it was gone
 	Created bool      // promote has taken Made up
-	Ending  *Ending   // it is to be destroyed; nil: it is not
-	Gone    bool      // nothing of it is left
-	Seq     uint64    // the last event that changed it
+	// Preparing says that its settings are being written, for Made, and it is not asked for yet.
+	Preparing bool
+	Ending    *Ending // it is to be destroyed; nil: it is not
+	Gone      bool    // nothing of it is left
+	Seq       uint64  // the last event that changed it
 }
 
 // Ending is why an environment is destroyed.
@@ -103,7 +106,12 @@ func (f *Fold) applyEnvironment(r ledger.Record) error {
 	case *events.CommandReceived:
 		c := Command{ID: b.ID, Seq: r.Seq, At: r.Event.Time, Command: b.Command}
 		switch {
-		case b.Verb == events.VerbCreateEnvironment && next.Gone:
+		case b.Verb == events.VerbPrepareEnvironment && (next.Gone || next.Preparing && next.Ending == nil):
+			next = Environment{Name: name, Made: c, Since: r.Event.Time, Preparing: true, Seq: r.Seq}
+			f.expect(name, b.Apps, r.Seq)
+		case b.Verb == events.VerbPrepareEnvironment && next.Ending == nil:
+			f.expect(name, b.Apps, r.Seq)
+		case b.Verb == events.VerbCreateEnvironment && (next.Gone || next.Preparing && next.Ending == nil):
 			next = Environment{Name: name, Made: c, Since: r.Event.Time, Seq: r.Seq}
 		case b.Verb == events.VerbCreateEnvironment && next.Ending == nil:
 			next.Made, next.Created = c, false
@@ -126,10 +134,19 @@ func (f *Fold) applyEnvironment(r ledger.Record) error {
 			return fmt.Errorf("event %d: environment %s is gone, and nobody ended it", r.Seq, name)
 		}
 		next.Gone = true
-		f.eachIn(name, r.Seq, func(e *Env) { e.Plan, e.Ending, e.Gone, e.Drifts = nil, false, true, nil })
+		f.eachIn(name, r.Seq, func(e *Env) { e.Plan, e.Ending, e.Gone, e.Drifts = nil, 0, true, nil })
 	}
 	f.environments[name] = &next
 	return nil
+}
+
+// expect has apps know of an environment in which they are about to have settings.
+func (f *Fold) expect(name events.Slug, apps []events.EnvironmentApp, seq uint64) {
+	for _, one := range apps {
+		if p := f.apps[one.App]; p != nil {
+			f.changeEnv(p, name, seq, func(*Env) {})
+		}
+	}
 }
 
 // end has an environment destroyed. The first ending counts.
@@ -138,7 +155,7 @@ func (f *Fold) end(e *Environment, why Ending, seq uint64) {
 		return
 	}
 	e.Ending = &why
-	f.eachIn(e.Name, seq, func(env *Env) { env.Ending, env.Rollbacks = true, nil })
+	f.eachIn(e.Name, seq, func(env *Env) { env.Ending, env.Rollbacks = seq, nil })
 }
 
 // eachIn changes every app that ever had anything in an environment.
@@ -169,7 +186,7 @@ func (f *Fold) furnish(e *Environment) error {
 			return fmt.Errorf("environment %s: %s has no slot %d in %s", e.Name, one.App, one.Slot, e.Made.From)
 		}
 		f.changeEnv(p, e.Name, e.Seq, func(env *Env) {
-			env.Ending, env.Gone = false, false
+			env.Ending, env.Gone = 0, false
 			env.Plan = &Plan{
 				Command: e.Made.ID, From: e.Made.From, Like: from.Defined(), Run: from.Run, ArtifactID: from.ArtifactID,
 				Repository: from.Repository, Digest: from.Digest, Pins: one.Pins,

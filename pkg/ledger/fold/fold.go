@@ -272,7 +272,7 @@ func (f *Fold) apply(r ledger.Record) error {
 			f.replays = append(slices.Clone(f.replays), Command{ID: b.ID, Seq: r.Seq, At: r.Event.Time, Command: b.Command})
 			return nil
 		}
-		if b.Verb == events.VerbCreateEnvironment || b.Verb == events.VerbDestroyEnvironment {
+		if b.Verb == events.VerbPrepareEnvironment || b.Verb == events.VerbCreateEnvironment || b.Verb == events.VerbDestroyEnvironment {
 			return f.applyEnvironment(r)
 		}
 		if b.Verb == events.VerbDismiss {

@@ -241,14 +241,16 @@ func (r *Run) clone() *Run {
 
 // LastWords returns what each actor who answered about an image in the environment said last about it, oldest first:
 // every gate, preview and proof reads answers so. Which of the approvals count is the policy's to say; a denial stands,
-// whatever the attempt, until its actor approves the same image there.
+// whatever the attempt, until its actor approves the same image there, or an approval overrules it.
 func (e *RunEnv) LastWords(digest string) []Command {
 	var last []Command
 	for _, c := range e.Responses {
 		if c.Digest != digest {
 			continue
 		}
-		last = slices.DeleteFunc(last, func(earlier Command) bool { return earlier.Actor == c.Actor })
+		last = slices.DeleteFunc(last, func(earlier Command) bool {
+			return earlier.Actor == c.Actor || earlier.Verb == events.VerbDeny && slices.Contains(c.Overrules, earlier.ID)
+		})
 		last = append(last, c)
 	}
 	return last

@@ -54,7 +54,7 @@ type Made struct {
 	Actor   string      `json:"actor"`
 	Since   time.Time   `json:"since"`
 	Expires *time.Time  `json:"expires,omitempty"`
-	State   string      `json:"state"` // creating, up, incomplete or ending
+	State   string      `json:"state"` // preparing, creating, up, incomplete or ending
 	Up      int         `json:"up"`
 	Of      int         `json:"of"`
 	Failed  []FailedApp `json:"failed,omitempty"`
@@ -138,6 +138,8 @@ func newMade(e *fold.Environment, apps []*fold.App) *Made {
 	switch {
 	case e.Ending != nil:
 		m.State = StateEnding
+	case e.Preparing:
+		m.State = StatePreparing
 	case m.Up == m.Of:
 		m.State = StateUp
 	case m.Up+len(m.Failed) == m.Of:

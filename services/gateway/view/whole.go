@@ -20,6 +20,7 @@ type Overlay struct {
 
 // The states of an environment that somebody made.
 const (
+	StatePreparing  = "preparing" // its settings are being written, or were when whoever wrote them ended
 	StateCreating   = "creating"
 	StateUp         = "up"
 	StateIncomplete = "incomplete" // something did not come up, the rest is up

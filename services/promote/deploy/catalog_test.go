@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"towpath.dev/pkg/discovery/catalog"
 	"towpath.dev/pkg/engine/enginetest"
 	"towpath.dev/pkg/policy"
+	"towpath.dev/pkg/settings"
 	"towpath.dev/pkg/settings/consul/consultest"
 )
 
@@ -171,7 +173,8 @@ func TestStaleInstancesAreReaped(t *testing.T) {
 	awaitRegistered(t, agent, false, "stranger", "theirs", instances[1].ID, "unknown")
 }
 
-// A Consul that does not answer holds up no deploy, and is not forgotten.
+// A Consul that does not answer is said to be away, within the bound, after the traffic was switched where it can be; it
+// catches up as soon as it answers, by the same switch or by whoever looks around.
 func TestCatalogCatchesUpWithConsul(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t)
@@ -187,8 +190,12 @@ func TestCatalogCatchesUpWithConsul(t *testing.T) {
 		s.Slot++
 		fault.begin()
 		begun := time.Now()
-		if err := b.Switch(ctx, s, instances); err != nil {
+		var away *settings.UnavailableError
+		if err := b.Switch(ctx, s, instances); !errors.As(err, &away) || !strings.Contains(err.Error(), agent.URL) {
 			t.Errorf("%s: %v", name, err)
+		}
+		if entry, err := b.deps.Table.Get(ctx, hello); err != nil || entry.Slot != s.Slot {
+			t.Errorf("%s: the table says %+v, %v", name, entry, err)
 		}
 		if took := time.Since(begun); took > catalog.Bound+2*time.Second {
 			t.Errorf("%s: the switch took %s", name, took)
@@ -197,7 +204,11 @@ func TestCatalogCatchesUpWithConsul(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		fault.end()
-		if err := c.Reconcile(ctx); err != nil {
+		catchUp := c.Reconcile
+		if name == "killed" {
+			catchUp = func(ctx context.Context) error { return b.Switch(ctx, s, instances) }
+		}
+		if err := catchUp(ctx); err != nil {
 			t.Fatalf("%s, then well again: %v", name, err)
 		}
 		awaitRegistered(t, agent, true, instances[0].ID)

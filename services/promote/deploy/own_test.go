@@ -192,7 +192,7 @@ func TestContainersHaveWhatIsTheirOwn(t *testing.T) {
 			if left := issuer.left(); !slices.Equal(left, []string{"dev/hello/2/1"}) {
 				t.Errorf("slot 1 is retired, and %v have something", left)
 			}
-			if err := b.Raze(ctx, "dev", []events.Slug{"hello"}); err != nil {
+			if err := b.Raze(ctx, "dev", map[events.Slug]int{"hello": 2}); err != nil {
 				t.Fatal(err)
 			}
 			if left := issuer.left(); len(left) > 0 {

@@ -62,6 +62,38 @@ func (d *Deployer) Prepare(ctx context.Context, s Spec) ([]events.Instance, erro
 	return instances, nil
 }
 
+// ComeBack returns the replicas that s.Adopt names where each of them still runs as the version of s and is healthy. It
+// starts nothing and needs none of the settings of s.
+func (d *Deployer) ComeBack(ctx context.Context, s Spec) (instances []events.Instance, whole bool) {
+	s = s.withDefaults()
+	if s.Validate() != nil || len(s.Adopt) < s.Replicas {
+		return nil, false
+	}
+	e, err := d.deps.Engines.Environment(ctx, string(s.Place.Env))
+	if err != nil {
+		return nil, false
+	}
+	st := &stage{spec: s, engine: e}
+	if _, err := st.look(ctx); err != nil {
+		return nil, false
+	}
+	if st.image, err = e.Image(ctx, s.Repository+"@"+s.Digest); err != nil {
+		return nil, false
+	}
+	for _, name := range s.Adopt[:s.Replicas] {
+		state, err := e.Inspect(ctx, name)
+		if err != nil || !state.Running() || !d.fits(st, state) {
+			return nil, false
+		}
+		// Why one is not healthy is not said: it may hold what the app printed, and its secrets are not known here.
+		if state, err = d.await(ctx, st, state.ID, name); err != nil || e.KeepRunning(ctx, state.ID) != nil {
+			return nil, false
+		}
+		instances = append(instances, events.Instance{ID: name, Address: state.Addresses[s.Port], Engine: e.Host().URL})
+	}
+	return instances, true
+}
+
 // stage gets ready what containers of the slot need: image and secrets.
 func (d *Deployer) stage(ctx context.Context, s Spec) (*stage, error) {
 	s = s.withDefaults()
@@ -82,16 +114,22 @@ func (d *Deployer) stage(ctx context.Context, s Spec) (*stage, error) {
 	return st, nil
 }
 
+// look asks the engine what it is, and for its clock.
+func (st *stage) look(ctx context.Context) (engine.Info, error) {
+	info, err := st.engine.Info(ctx)
+	if err == nil && !info.Time.IsZero() {
+		ahead := time.Until(info.Time)
+		st.clock = func() time.Time { return time.Now().Add(ahead) }
+	}
+	return info, err
+}
+
 // pull makes sure that the engine has the image, by digest, and can run it.
 func (st *stage) pull(ctx context.Context) error {
 	s, e := st.spec, st.engine
-	info, err := e.Info(ctx)
+	info, err := st.look(ctx)
 	if err != nil {
 		return err
-	}
-	if !info.Time.IsZero() {
-		ahead := time.Until(info.Time)
-		st.clock = func() time.Time { return time.Now().Add(ahead) }
 	}
 	wrong := func(why string) error {
 		return &UnhealthyError{

@@ -3,20 +3,19 @@ package deploy
 import (
 	"context"
 	"fmt"
-	"math"
-	"os"
-	"path/filepath"
+	"slices"
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/discovery"
+	"towpath.dev/pkg/engine"
 )
 
-// Raze removes all that is left of an environment in which these apps ever were: containers, volumes, networks, secrets,
-// what slots were granted to find their settings themselves, and its entries in the catalog and in the table of what gets
-// traffic. Containers get SIGTERM and Config.Grace. Nothing of the environment may be under way. Whatever is gone already
-// is fine.
-func (d *Deployer) Raze(ctx context.Context, env events.Slug, apps []events.Slug) error {
-	err := d.raze(ctx, env)
+// Raze removes all that is left of an environment of these apps up to the slot that each is with: containers, volumes,
+// secrets, what slots were granted to find their settings themselves, its entries in the catalog and in the table of what
+// gets traffic, and networks that nothing is on. Containers get SIGTERM and Config.Grace. Nothing of those slots may be
+// under way; later ones, of an environment that was made again, are left alone. Whatever is gone already is fine.
+func (d *Deployer) Raze(ctx context.Context, env events.Slug, apps map[events.Slug]int) error {
+	err := d.raze(ctx, env, apps)
 	if err == nil {
 		err = d.withdrawAll(ctx, env, apps)
 	}
@@ -26,8 +25,33 @@ func (d *Deployer) Raze(ctx context.Context, env events.Slug, apps []events.Slug
 	return nil
 }
 
+// Left returns those of these environments that have containers.
+func (d *Deployer) Left(ctx context.Context, among []events.Slug) (left []events.Slug, err error) {
+	seen := map[*engine.Engine]map[events.Slug]bool{}
+	for _, env := range among {
+		e, err := d.deps.Engines.Environment(ctx, string(env))
+		if err != nil {
+			return left, err
+		}
+		if seen[e] == nil {
+			all, err := e.List(ctx, map[string]string{LabelInstall: d.cfg.Install})
+			if err != nil {
+				return left, err
+			}
+			seen[e] = map[events.Slug]bool{}
+			for _, c := range all {
+				seen[e][events.Slug(c.Labels[LabelEnv])] = true
+			}
+		}
+		if seen[e][env] {
+			left = append(left, env)
+		}
+	}
+	return left, nil
+}
+
 // raze removes what is left on the engine.
-func (d *Deployer) raze(ctx context.Context, env events.Slug) error {
+func (d *Deployer) raze(ctx context.Context, env events.Slug, apps map[events.Slug]int) error {
 	e, err := d.deps.Engines.Environment(ctx, string(env))
 	if err != nil {
 		return err
@@ -36,23 +60,20 @@ func (d *Deployer) raze(ctx context.Context, env events.Slug) error {
 	if err != nil {
 		return err
 	}
-	if err := d.removeContainers(ctx, e, containers); err != nil {
+	over := slices.Clone(containers)
+	over = slices.DeleteFunc(over, func(c engine.State) bool {
+		return slotOf(c.Labels) > apps[events.Slug(c.Labels[LabelApp])]
+	})
+	if err := d.removeContainers(ctx, e, over); err != nil {
 		return err
 	}
-	volumes, err := e.Volumes(ctx, d.envLabels(env))
-	if err != nil {
-		return err
-	}
-	for _, v := range volumes {
-		if err := e.RemoveVolume(ctx, v.Name); err != nil {
+	for app, upTo := range apps {
+		if err := d.removeSecrets(ctx, e, discovery.Place{Env: env, App: app}, upTo, nil); err != nil {
 			return err
 		}
 	}
-	if d.memory != "" {
-		if err := os.RemoveAll(filepath.Join(d.memory, string(env))); err != nil {
-			return err
-		}
-		os.Remove(d.memory) // goes with its last folder
+	if len(over) < len(containers) {
+		return nil
 	}
 	d.joining.Lock()
 	defer d.joining.Unlock()
@@ -70,25 +91,29 @@ func (d *Deployer) raze(ctx context.Context, env events.Slug) error {
 
 // withdrawAll removes what others were told of an environment's apps, and what those were granted. The table's entries go
 // last.
-func (d *Deployer) withdrawAll(ctx context.Context, env events.Slug, apps []events.Slug) error {
+func (d *Deployer) withdrawAll(ctx context.Context, env events.Slug, apps map[events.Slug]int) error {
 	entries, err := d.deps.Table.List(ctx)
 	if err != nil {
 		return err
 	}
-	for _, app := range apps {
+	for app, upTo := range apps {
 		p := discovery.Place{Env: env, App: app}
-		if err := d.revoke(ctx, p, math.MaxInt, nil); err != nil {
+		if err := d.revoke(ctx, p, upTo, nil); err != nil {
 			return err
+		}
+		if entries[p].Slot > upTo {
+			continue
 		}
 		if d.deps.Catalog != nil {
 			if err := d.deps.Catalog.Remove(ctx, p); err != nil {
 				return err
 			}
 		}
-		if _, there := entries[p]; !there {
-			continue
+		cleared, err := d.deps.Table.ClearUpTo(ctx, p, upTo)
+		if err == nil && !cleared { // it was made again meanwhile
+			err = d.Show(ctx, p)
 		}
-		if err := d.deps.Table.Clear(ctx, p); err != nil {
+		if err != nil {
 			return err
 		}
 	}

@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"towpath.dev/events"
 	"towpath.dev/pkg/discovery"
+	"towpath.dev/pkg/engine"
 	"towpath.dev/pkg/settings"
 	"towpath.dev/pkg/settings/consul/consultest"
 )
@@ -45,7 +49,7 @@ func TestRazeLeavesNothing(t *testing.T) {
 	awaitRegistered(t, agent, false, instances[0].ID)
 
 	agent.Kill()
-	err := b.Raze(ctx, "dev", []events.Slug{"hello"})
+	err := b.Raze(ctx, "dev", map[events.Slug]int{"hello": 2})
 	var away *settings.UnavailableError
 	if !errors.As(err, &away) {
 		t.Fatalf("without Consul: %v", err)
@@ -57,7 +61,7 @@ func TestRazeLeavesNothing(t *testing.T) {
 	}
 	g.revoked = nil
 	for range 2 {
-		if err := b.Raze(ctx, "dev", []events.Slug{"hello", "never-there"}); err != nil {
+		if err := b.Raze(ctx, "dev", map[events.Slug]int{"hello": 2, "never-there": 0}); err != nil {
 			t.Fatal(err)
 		}
 		awaitRegistered(t, agent, false)
@@ -69,7 +73,52 @@ func TestRazeLeavesNothing(t *testing.T) {
 			t.Errorf("the table has it: %v", err)
 		}
 	}
-	if len(g.revoked) != 4 {
+	if len(g.revoked) != 2 {
 		t.Errorf("taken away from %v", g.revoked)
+	}
+}
+
+// Who comes late to take an environment away that was made again meanwhile leaves the new one alone.
+func TestRazeLeavesWhatCameLater(t *testing.T) {
+	t.Parallel()
+	b := start(t)
+	ctx := t.Context()
+	old, s := b.spec(1, serving()), b.spec(3, serving("-text", "made again"))
+	b.prepare(old)
+	s.Secrets = map[string]settings.Secret{"PASSWORD": settings.NewSecret("correct-horse")}
+	instances := b.prepare(s)
+	if err := b.Switch(ctx, s, instances); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := b.Left(ctx, []events.Slug{"other", "dev"}); err != nil || !slices.Equal(left, []events.Slug{"dev"}) {
+		t.Errorf("something is left of %v, %v", left, err)
+	}
+	if err := b.Raze(ctx, "dev", map[events.Slug]int{"hello": 2}); err != nil {
+		t.Fatal(err)
+	}
+	if entry, err := b.deps.Table.Get(ctx, hello); err != nil || entry.Slot != 3 {
+		t.Errorf("the table says %+v, %v", entry, err)
+	}
+	ids := b.ids(hello)
+	delete(ids, b.secretsVolume(hello, 3)) // which keeps them, where the engine does not see this machine's memory
+	if len(ids) != 1 || ids[instances[0].ID] == "" {
+		t.Errorf("there are %v, want %s alone", ids, instances[0].ID)
+	}
+	if answer := b.get(instances[0].Address, "/"); !strings.HasPrefix(answer, "made again") {
+		t.Errorf("it answers %q", answer)
+	}
+	result, err := b.engine.Exec(ctx, instances[0].ID, []string{"/testapp", "print", "fine"}, engine.Bounds{Timeout: 10 * time.Second, Output: 100})
+	if err != nil || result.ExitCode != 0 {
+		t.Errorf("%+v, %v", result, err)
+	}
+	files, err := b.engine.ReadFiles(ctx, instances[0].ID, secretsTarget, 1<<20)
+	if err != nil || string(files["PASSWORD"]) != "correct-horse" {
+		t.Errorf("its secrets are %v, %v", files, err)
+	}
+	if err := b.Raze(ctx, "dev", map[events.Slug]int{"hello": 4}); err != nil || len(b.ids(hello)) > 0 {
+		t.Errorf("in the end there are %v, %v", b.ids(hello), err)
+	}
+	if left, err := b.Left(ctx, []events.Slug{"dev"}); err != nil || len(left) > 0 {
+		t.Errorf("in the end something is left of %v, %v", left, err)
 	}
 }

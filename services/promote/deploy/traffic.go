@@ -15,22 +15,29 @@ import (
 	"towpath.dev/pkg/engine"
 )
 
-// Switch gives the traffic of an app's environment to these instances of s.Slot. The error is a
-// *discovery.StaleError where a greater slot has it. Twice is once.
+// Switch gives the traffic of an app's environment to these instances of s.Slot: in the table, which the edge reads, then
+// in Consul's catalog. The error is a *discovery.StaleError where a greater slot has it. Any other may come after the
+// first of the two: older instances are needed until there is none. Twice is once.
 func (d *Deployer) Switch(ctx context.Context, s Spec, instances []events.Instance) error {
 	return d.publish(ctx, s.Place, discovery.Entry{
 		Slot: s.Slot, Digest: s.Digest, Run: s.Run, Instances: instances, Health: s.HealthPath,
 	})
 }
 
-// publish writes the table, and has the catalog say the same. The table is what counts: a Consul that does not answer is
-// caught up with by whoever looks around next.
 func (d *Deployer) publish(ctx context.Context, p discovery.Place, e discovery.Entry) error {
-	if err := d.deps.Table.Publish(ctx, p, e); err != nil || d.deps.Catalog == nil {
+	if err := d.deps.Table.Publish(ctx, p, e); err != nil {
 		return err
 	}
+	return d.Show(ctx, p)
+}
+
+// Show has Consul's catalog, where there is one, say what the table says of a place.
+func (d *Deployer) Show(ctx context.Context, p discovery.Place) error {
+	if d.deps.Catalog == nil {
+		return nil
+	}
 	if err := d.deps.Catalog.Project(ctx, p); err != nil {
-		d.deps.Logger.Warn("Consul's catalog is behind, to be tried again", "place", p.String(), "slot", e.Slot, "err", err)
+		return fmt.Errorf("showing in Consul's catalog where %s runs: %w", p, err)
 	}
 	return nil
 }
@@ -130,5 +137,11 @@ func (d *Deployer) Reconcile(ctx context.Context, p discovery.Place) (missing in
 		present = append(present, instance)
 	}
 	entry.Instances = present
-	return missing, d.publish(ctx, p, entry)
+	if err := d.deps.Table.Publish(ctx, p, entry); err != nil {
+		return missing, err
+	}
+	if err := d.Show(ctx, p); err != nil { // what is missing is made again all the same
+		d.deps.Logger.Warn("Consul's catalog is behind, to be tried again", "slot", entry.Slot, "err", err)
+	}
+	return missing, nil
 }

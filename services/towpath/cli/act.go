@@ -81,6 +81,7 @@ func (p *program) approveCommand() *cobra.Command {
 		func(c *cobra.Command, cmd *client.Command) {
 			envFlag(c, cmd, "the environment (default: the one that waits for an approval)")
 			reasonFlag(c, cmd)
+			c.Flags().BoolVar(&cmd.Overrule, "overrule", false, "put an end to denials of people who may not approve there any more; needs --reason")
 		}, waitingEnv)
 }
 

@@ -244,6 +244,9 @@ func stateOf(e view.Environment, now time.Time) string {
 		if m.State == view.StateCreating || m.State == view.StateIncomplete {
 			text += fmt.Sprintf(", %d of %d up", m.Up, m.Of)
 		}
+		if m.State == view.StatePreparing {
+			text += fmt.Sprintf(", its settings not all written (towpath env create %s --from %s goes on, towpath env destroy %s removes them)", e.Name, m.From, e.Name)
+		}
 		if m.Expires != nil {
 			text += ", until " + m.Expires.Local().Format("2006-01-02 15:04")
 		}

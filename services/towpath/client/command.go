@@ -29,6 +29,8 @@ type Command struct {
 	WithSecrets bool `json:"withSecrets,omitempty"`
 	// Message is of a dismissal: the sequence of a message that was set aside.
 	Message uint64 `json:"message,omitempty"`
+	// Overrule has an approval put an end to denials of people who may not approve there any more.
+	Overrule bool `json:"overrule,omitempty"`
 }
 
 // NewCommandID returns an id that nobody else uses.
