@@ -227,12 +227,22 @@ func TestApprovalsAsTheGateCountsThem(t *testing.T) {
 			w.deny(2, chain, "prod", "u-denier", 1)
 			replay(w, 2, chain, "prod", "")
 			attempt = 2
-		}, false, "u-denier denied it before (event 21): not on a Friday, and did not take that back"},
+		}, false, "u-denier denied it before (event 21): not on a Friday, and neither took that back nor was overruled"},
 		"denied, and taken back": {func(w *world, chain string) {
 			w.deny(2, chain, "prod", "u-denier", 1)
 			w.approve(2, chain, "prod", "u-denier")
 			attempt = 2
 		}, true, "approved by u-approver, u-denier"},
+		"denied, and overruled by another": {func(w *world, chain string) {
+			w.deny(2, chain, "prod", "u-denier", 1)
+			w.approve(2, chain, "prod", "u-second", "c-u-denier-2-prod-deny")
+			attempt = 2
+		}, true, "approved by u-approver, u-second"},
+		"another denial overruled": {func(w *world, chain string) {
+			w.deny(2, chain, "prod", "u-denier", 1)
+			w.approve(2, chain, "prod", "u-second", "c-u-else-2-prod-deny")
+			attempt = 2
+		}, false, "u-denier denied it before"},
 		"denied, and approved by another": {func(w *world, chain string) {
 			w.deny(2, chain, "prod", "u-denier", 1)
 			w.approve(2, chain, "prod", "u-second")

@@ -283,8 +283,8 @@ func (w *world) otherPolicy(serial int) {
 }
 
 // command appends a command about a run's image.
-func (w *world) command(n int, env events.Slug, actor, verb string) *events.CommandReceived {
-	command := &events.CommandReceived{Command: events.Command{Verb: verb, App: "hello", Run: n, Environment: env, Digest: string(w.image(n).Digest), Actor: actor, Channel: "cli"}}
+func (w *world) command(n int, env events.Slug, actor, verb string, overrules ...string) *events.CommandReceived {
+	command := &events.CommandReceived{Command: events.Command{Verb: verb, App: "hello", Run: n, Environment: env, Digest: string(w.image(n).Digest), Actor: actor, Channel: "cli", Overrules: overrules}}
 	if verb == events.VerbDeny {
 		command.Reason = "not on a Friday"
 	}
@@ -304,9 +304,9 @@ func (w *world) deny(n int, chain string, env events.Slug, actor string, attempt
 }
 
 // approve appends a command to approve and what promote makes of it.
-func (w *world) approve(n int, chain string, env events.Slug, actor string) {
+func (w *world) approve(n int, chain string, env events.Slug, actor string, overrules ...string) {
 	a := w.image(n)
-	command := w.command(n, env, actor, events.VerbApprove)
+	command := w.command(n, env, actor, events.VerbApprove, overrules...)
 	approved := &events.PromotionApproved{Promotion: events.Promotion{ArtifactID: a.PURL(), Environment: env, Policy: w.policy.Digest(), Responder: actor, Decision: "approved"}}
 	approved.ID = fmt.Sprintf("hello/%d/%s", n, env)
 	w.add(events.PromoteSubject(1, events.TypePromotionApproved, "hello", n, env, events.Key(command.ID), 1), chain, approved)
