@@ -109,7 +109,9 @@ func (e *engines) Switch(ctx context.Context, v Version) error {
 			return nil
 		}
 		older = true
-		err = e.deployer.Show(ctx, place)
+		if v.Slot.Kind != events.KindRemove {
+			err = e.deployer.Show(ctx, place)
+		}
 	default:
 		err = e.publish(ctx, place, v)
 	}

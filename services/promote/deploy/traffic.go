@@ -42,10 +42,17 @@ func (d *Deployer) Show(ctx context.Context, p discovery.Place) error {
 	return nil
 }
 
-// Withdraw takes an app's environment out of the traffic, for slot, which is of kind remove. The error is
-// that of Switch.
+// Withdraw takes an app's environment out of the traffic, for slot, which is of kind remove. Consul's catalog may be behind:
+// nothing takes the place of what it names, and it catches up with whoever looks around next. The error is a
+// *discovery.StaleError where a greater slot has it.
 func (d *Deployer) Withdraw(ctx context.Context, p discovery.Place, slot int) error {
-	return d.publish(ctx, p, discovery.Entry{Slot: slot, Removed: true})
+	if err := d.deps.Table.Publish(ctx, p, discovery.Entry{Slot: slot, Removed: true}); err != nil {
+		return err
+	}
+	if err := d.Show(ctx, p); err != nil {
+		d.deps.Logger.Warn("Consul's catalog is behind, to be tried again", "slot", slot, "err", err)
+	}
+	return nil
 }
 
 // ErrNoEdge is wrapped by Drain where no edge answers.
