@@ -1328,8 +1328,8 @@ func (o *oracle) restIn(a *fold.App, env *fold.Env, to route) {
 	if live != nil {
 		want = live.N
 	}
-	if env.Gone && len(to.instances) == 0 {
-		to.slot = want // its entry was removed
+	if (env.Gone || live != nil && live.Kind == events.KindRemove) && len(to.instances) == 0 {
+		to.slot = want // its entry was removed, or says that nothing is there
 	}
 	for name, c := range m.world.containers {
 		if env.Gone && c.env == env.Name {
