@@ -7,13 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,6 +23,7 @@ import (
 
 	"towpath.dev/e2e/system"
 	"towpath.dev/events"
+	"towpath.dev/pkg/freeport"
 	"towpath.dev/pkg/pause"
 	"towpath.dev/pkg/policy"
 	"towpath.dev/pkg/settings"
@@ -266,16 +267,11 @@ func newMachine(ctx context.Context, t *testing.T) *machine {
 
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.Port()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
+	return strconv.Itoa(port)
 }
 
 func (m *machine) write(name, text string) {

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"towpath.dev/pkg/freeport"
 )
 
 // Registry is the real registry program, CNCF distribution, with its storage in a folder.
@@ -17,7 +19,7 @@ type Registry struct {
 
 // StartRegistry starts the registry on a free port of 127.0.0.1 and waits until it answers.
 func StartRegistry(ctx context.Context, b Binaries, folder string) (*Registry, error) {
-	port, err := freePort()
+	port, err := freeport.Port()
 	if err != nil {
 		return nil, err
 	}

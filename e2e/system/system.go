@@ -18,6 +18,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"towpath.dev/pkg/freeport"
 )
 
 // Shape says how the services are spread over processes.
@@ -84,7 +86,7 @@ func Start(ctx context.Context, o Options) (*System, error) {
 		}
 	}
 	for _, address := range []*string{&s.gateway, &s.edge, &s.registry, &s.bus} {
-		port, err := freePort()
+		port, err := freeport.Port()
 		if err != nil {
 			return nil, err
 		}

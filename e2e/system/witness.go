@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"towpath.dev/pkg/freeport"
 )
 
 // Witness is `towpath witness` as a process of its own, with its key and its state in a folder outside the
@@ -19,7 +21,7 @@ type Witness struct {
 
 // StartWitness starts a witness on a free port of 127.0.0.1 that knows the ledger's keys from a trust.json.
 func StartWitness(ctx context.Context, b Binaries, folder, trust string) (*Witness, error) {
-	port, err := freePort()
+	port, err := freeport.Port()
 	if err != nil {
 		return nil, err
 	}

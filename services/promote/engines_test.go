@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,6 +16,7 @@ import (
 	"towpath.dev/events"
 	"towpath.dev/pkg/engine"
 	"towpath.dev/pkg/engine/enginetest"
+	"towpath.dev/pkg/freeport"
 	"towpath.dev/pkg/ledger/fold"
 	"towpath.dev/pkg/ledger/fold/foldtest"
 	"towpath.dev/services/promote"
@@ -54,12 +54,11 @@ func (s *stage) process(service string, args ...string) {
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := freeport.Address("127.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return address
 }
 
 // ask asks the edge for hello in an environment until the answer is as wanted.

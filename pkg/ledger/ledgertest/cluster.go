@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"towpath.dev/events"
+	"towpath.dev/pkg/freeport"
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/bus"
 )
@@ -65,8 +66,8 @@ func (l *Ledger) startCluster(listen string) (running, error) {
 		l.routes = make([]string, servers)
 		for i := range servers {
 			var one, other error
-			clients[i], one = freeAddress()
-			l.routes[i], other = freeAddress()
+			clients[i], one = freeport.Address("127.0.0.1")
+			l.routes[i], other = freeport.Address("127.0.0.1")
 			if err := errors.Join(one, other); err != nil {
 				return nil, err
 			}

@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"towpath.dev/events"
+	"towpath.dev/pkg/freeport"
 	"towpath.dev/pkg/identity"
 	"towpath.dev/pkg/ledger"
 	"towpath.dev/pkg/ledger/bus"
@@ -80,7 +81,11 @@ func Start(t testing.TB, options ...Option) *Ledger {
 		t.Fatal(err)
 	}
 	t.Cleanup(l.stop)
-	l.startServer("127.0.0.1:0")
+	listen, err := freeport.Address("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.startServer(listen)
 	l.Provision()
 	l.OpenDoor()
 	return l

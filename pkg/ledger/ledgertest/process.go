@@ -3,11 +3,9 @@ package ledgertest
 import (
 	"bytes"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -123,23 +121,7 @@ func (l *Ledger) buildServer() (binary string, err error) {
 	return binary, nil
 }
 
-// freeAddress returns an address on which nothing listens.
-func freeAddress() (string, error) {
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer free.Close()
-	return free.Addr().String(), nil
-}
-
 func (l *Ledger) startProcess(listen string) (running, error) {
-	if strings.HasSuffix(listen, ":0") {
-		var err error
-		if listen, err = freeAddress(); err != nil {
-			return nil, err
-		}
-	}
 	return l.spawn("nats", bus.Config{Listen: listen})
 }
 

@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
+	"towpath.dev/pkg/freeport"
 	"towpath.dev/pkg/pause"
 )
 
@@ -80,11 +80,11 @@ func Run(ctx context.Context, folder string, o Options) (*Server, error) {
 	if host == "" {
 		host = "127.0.0.1"
 	}
-	address, err := freeAddress(host)
+	address, err := freeport.Address(host)
 	if err != nil {
 		return nil, err
 	}
-	cluster, err := freeAddress("127.0.0.1")
+	cluster, err := freeport.Address("127.0.0.1")
 	if err != nil {
 		return nil, err
 	}
@@ -147,15 +147,6 @@ listener "tcp" {
 		return nil, err
 	}
 	return s, nil
-}
-
-func freeAddress(host string) (string, error) {
-	listener, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-	if err != nil {
-		return "", err
-	}
-	defer listener.Close()
-	return listener.Addr().String(), nil
 }
 
 // start runs the program and waits until it answers.
