@@ -20,6 +20,8 @@ import (
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/api/types/volume"
 	"github.com/docker/docker/client"
+
+	"towpath.dev/pkg/pause"
 )
 
 // The labels by which Towpath marks what it creates on an Engine.
@@ -212,7 +214,7 @@ func (d *docker) remove(ctx context.Context) error {
 		list, err := d.list(ctx, true, label)
 		keep(err)
 		for _, c := range list {
-			keep(d.api.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true, RemoveVolumes: true}))
+			keep(d.removeContainer(ctx, c.ID))
 		}
 		with := filters.NewArgs(filters.Arg("label", label))
 		networks, err := d.api.NetworkList(ctx, network.ListOptions{Filters: with})
@@ -237,6 +239,16 @@ func (d *docker) remove(ctx context.Context) error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// removeContainer removes a container, or waits until it is gone where somebody who has ended asked for that before.
+func (d *docker) removeContainer(ctx context.Context, id string) error {
+	for {
+		err := d.api.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+		if !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "already in progress") || pause.For(ctx, 100*time.Millisecond) != nil {
+			return err
+		}
+	}
 }
 
 // left lists what carries the system's label and an environment's.
