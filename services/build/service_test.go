@@ -287,7 +287,8 @@ func TestRunIsBuilt(t *testing.T) {
 	if x := p.BuildDefinition.InternalParameters; x.App != "hello" || x.Run != n || x.Inputs != r.Artifact.Tree || x.Tree != b.repo.git("rev-parse", commit+"^{tree}") {
 		t.Errorf("internal parameters %+v", x)
 	}
-	if d := p.BuildDefinition.ResolvedDependencies; len(d) != 2 || d[0].Digest["gitCommit"] != commit || !strings.Contains(d[1].URI, b.base) {
+	if d := p.BuildDefinition.ResolvedDependencies; len(d) != 3 || d[0].Digest["gitCommit"] != commit || !strings.Contains(d[1].URI, b.base) ||
+		d[2].Name != provenance.DockerfileName || !strings.HasPrefix(string(d[2].Content), "FROM ") {
 		t.Errorf("dependencies %+v", d)
 	}
 
@@ -332,7 +333,7 @@ func TestSameTreeIsRecognised(t *testing.T) {
 	}
 	for _, s := range signed {
 		x, in := s.Predicate.BuildDefinition.ExternalParameters, s.Predicate.BuildDefinition.InternalParameters
-		if want := map[int]string{1: first, 2: second}[in.Run]; x.Commit != want || len(s.Predicate.BuildDefinition.ResolvedDependencies) != 2 {
+		if want := map[int]string{1: first, 2: second}[in.Run]; x.Commit != want || len(s.Predicate.BuildDefinition.ResolvedDependencies) != 3 {
 			t.Errorf("provenance of run %d: %+v", in.Run, s.Predicate.BuildDefinition)
 		}
 	}
