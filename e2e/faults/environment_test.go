@@ -148,7 +148,11 @@ func openMade(t *testing.T, binaries system.Binaries, store string) *made {
 func (m *made) fill() {
 	m.t.Helper()
 	ctx := m.t.Context()
-	repository, digest := enginetest.Push(m.t, m.system.Variables()["REGISTRY"], "elsewhere/shop", enginetest.App{Args: []string{"serve"}})
+	app := enginetest.App{Args: []string{"serve"}}
+	if m.consul != nil {
+		app.User = "0" // root under another name: by their images it is told whose containers are whose
+	}
+	repository, digest := enginetest.Push(m.t, m.system.Variables()["REGISTRY"], "elsewhere/shop", app)
 	definition := fmt.Sprintf("app: shop\nservice: {port: 8080, health: /health, drainTimeout: 1s}\ndiscover: %t\nconfig: [GREETING]\nsecrets: [PASSWORD]\nenvironments: [{name: mall}]\n", m.consul != nil)
 	run, err := m.gateway.submit(ctx, "shop", repository+"@"+digest, definition)
 	for path, value := range map[string]string{"/v1/settings/mall/shop/GREETING": "ahoy", "/v1/secrets/mall/shop/PASSWORD": "correct-horse"} {

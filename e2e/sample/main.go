@@ -109,6 +109,11 @@ func secret(key string) string {
 	if kept != nil {
 		return kept.read(key)
 	}
+	if file := os.Getenv(key + "_FILE"); file != "" {
+		if text, err := os.ReadFile(file); err == nil {
+			return string(text)
+		}
+	}
 	for _, folder := range []string{os.Getenv("TOWPATH_SECRETS"), "/run/secrets"} {
 		if folder == "" {
 			continue
